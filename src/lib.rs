@@ -1,0 +1,22 @@
+//! **handover** lets a Linux service be upgraded, restarted or crash without its clients noticing.
+//!
+//! PID 1 holds what must not be lost, the old process drains while the new one serves, and whoever
+//! asked for the upgrade learns the truth. handover is no service manager and no proxy: it makes
+//! systemd's own parts do the work.
+//!
+//! The chapters, in their order. A chapter uses only chapters above it; a test enforces that.
+//!
+//! | chapter | what it is for |
+//! |---|---|
+//! | `sys` | the kernel, safe: the only `unsafe`; knows no systemd word |
+//! | [`activation`] | sd_listen_fds(3): what was passed to me, by name, typed, owned once |
+//! | [`notify`] | sd_notify(3): messages, barrier, watchdog |
+//! | [`drain`] | work in flight: watch it, ask it to end, await the last, up to a deadline |
+//! | [`upgrade`] | one process replaces another: the machine, the link, the successor |
+//! | [`daemon`] | the paved path for a tokio service: `Starting -> Serving -> Retiring \| Stopping` |
+//! | `manager` | org.freedesktop.systemd1 from outside (feature `cli`) |
+//! | `cli` | words for people (feature `cli`) |
+
+// A blank line between them, or rustfmt would sort them.
+
+mod sys;

@@ -1,0 +1,17 @@
+//! The kernel, made safe: file descriptors, sockets and processes as Linux has them.
+//!
+//! Every `unsafe` of the library is in here, each with the invariant that makes it true; what comes
+//! out is owned (`OwnedFd`) or borrowed (`BorrowedFd`), never a number.
+//!
+//! This chapter never knows a systemd word: no LISTEN_FDS, no NOTIFY_SOCKET, no unit.
+#![allow(unsafe_code, reason = "this is the one chapter that may talk to the kernel directly")]
+
+pub(crate) mod adopt;
+pub(crate) mod dgram;
+pub(crate) mod kind;
+pub(crate) mod pidfd;
+pub(crate) mod process;
+pub(crate) mod scm;
+pub(crate) mod seqpacket;
+pub(crate) mod spawn;
+pub(crate) mod watch;

@@ -20,3 +20,5 @@
 // A blank line between them, or rustfmt would sort them.
 
 mod sys;
+
+pub mod activation;

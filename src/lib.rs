@@ -22,3 +22,5 @@
 mod sys;
 
 pub mod activation;
+
+pub mod notify;

@@ -24,3 +24,5 @@ mod sys;
 pub mod activation;
 
 pub mod notify;
+
+pub mod drain;

@@ -26,3 +26,5 @@ pub mod activation;
 pub mod notify;
 
 pub mod drain;
+
+pub mod upgrade;

@@ -1,0 +1,76 @@
+//! What the messages must hold, whatever comes in.
+
+use super::*;
+use proptest::prelude::*;
+
+fn failure() -> impl Strategy<Value = Failure> {
+    (prop::sample::select(Reason::ALL), 0..200i32, ".{0,40}").prop_map(|(reason, errno, detail)| Failure {
+        reason,
+        errno,
+        detail,
+    })
+}
+
+fn draining() -> impl Strategy<Value = Draining> {
+    (1..i32::MAX, any::<u64>(), any::<u64>()).prop_map(|(pid, in_flight, left_ms)| Draining {
+        pid,
+        in_flight,
+        left_ms,
+    })
+}
+
+fn byte_lists() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..9)
+}
+
+fn there_and_back<M: Message + PartialEq + std::fmt::Debug>(message: &M) {
+    let bytes = message.encode();
+    assert_eq!(M::decode(&bytes).as_ref(), Ok(message));
+    for end in 0..bytes.len() {
+        // A `Yours` may end behind any of those who drain; everything else must notice.
+        assert!(M::decode(&bytes[..end]).is_err() || bytes[0] == 2, "cut at {end}");
+    }
+    assert!(M::decode(&[&bytes[..], b"x"].concat()).is_err(), "a byte too many");
+}
+
+proptest! {
+    #[test]
+    fn requests_come_back_as_they_went(version: u16, pid in 1..i32::MAX, failure in failure()) {
+        there_and_back(&Request::Upgrade { version, main: pid });
+        there_and_back(&Request::Spawned { pid });
+        there_and_back(&Request::Failed(failure));
+    }
+
+    #[test]
+    fn answers_come_back_as_they_went(
+        argv in byte_lists(), environment in byte_lists(), failure in failure(),
+        path in prop::collection::vec(any::<u8>(), 0..20), names in prop::collection::vec(".{0,9}", 0..9),
+    ) {
+        there_and_back(&Answer::Grant(Grant { path, argv, environment, names }));
+        there_and_back(&Answer::Descriptors);
+        there_and_back(&Answer::Switched { pid: 7 });
+        there_and_back(&Answer::Failed(failure));
+    }
+
+    #[test]
+    fn the_link_comes_back_as_it_went(
+        generation: u64, list in prop::collection::vec(draining(), 0..5), one in draining(), detail in ".{0,40}",
+    ) {
+        there_and_back(&Report::Hello { version: VERSION });
+        there_and_back(&Report::Ready);
+        there_and_back(&Report::Failed { errno: 5, detail });
+        there_and_back(&Order::Abort);
+        there_and_back(&Order::Yours { generation, draining: list });
+        there_and_back(&Order::Draining(one));
+        there_and_back(&Report::Stopping);
+    }
+
+    #[test]
+    fn no_bytes_make_a_reader_panic_or_allocate_what_they_announce(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = (Request::decode(&bytes), Answer::decode(&bytes), Report::decode(&bytes), Order::decode(&bytes));
+        let mut greedy = bytes;
+        greedy.insert(0, 1);
+        greedy.splice(1..1, u64::MAX.to_le_bytes());
+        prop_assert!(Answer::decode(&greedy).is_err());
+    }
+}

@@ -1,0 +1,296 @@
+//! The old process during an upgrade: carries out what the machine decides about callers,
+//! successor and link, and tells it what happens there.
+//!
+//! It never speaks to the service manager and never stops accepting: its owner does, who has the
+//! notifier and the drain, and hands the remaining actions over to it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use super::callers::Callers;
+use super::channel::{AsyncChannel, Channel, Delivery, ReceiveError};
+use super::estate::Estate;
+use super::failure::{Failure, Reason};
+use super::launch::{self, LINK};
+use super::machine::{Action, By, Event, Limits, Machine};
+use super::message::{Answer, Draining, Grant, Order, Report, Request};
+use super::successor::Elder;
+use crate::sys::pidfd::Pidfd;
+use crate::sys::scm;
+use crate::sys::watch::Watched;
+
+/// The old process' side of an upgrade.
+#[derive(Debug)]
+pub(crate) struct Predecessor {
+    machine: Machine,
+    callers: Callers,
+    estate: Estate,
+    /// Who asked last, until it is known whether it may.
+    asking: Option<AsyncChannel>,
+    /// Who started the successor.
+    helper: Option<AsyncChannel>,
+    /// Our end of the link.
+    link: Option<AsyncChannel>,
+    successor: Option<(Pidfd, Watched)>,
+}
+
+impl Predecessor {
+    /// Opens the control socket, from which on upgrades may be asked for. `after` is the process that
+    /// this one is to take over from.
+    pub(crate) fn open(limits: Limits, estate: Estate, after: Option<i32>) -> io::Result<Self> {
+        Ok(Self {
+            machine: Machine::new(limits),
+            callers: Callers::open(after)?,
+            estate,
+            asking: None,
+            helper: None,
+            link: None,
+            successor: None,
+        })
+    }
+
+    /// The next thing that happens; `draining` is how many older processes still drain. Cancel safe.
+    pub(crate) async fn event(&mut self, draining: usize) -> Event {
+        let wake_at = self.machine.wake_at();
+        // The helper tells who the successor is before it can say a word; what it says comes before
+        // its end, which comes before anything else.
+        let link = self.link.as_ref().filter(|_| self.successor.is_some());
+        tokio::select! { biased;
+            said = hear::<Report>(link) => self.link_event(said),
+            said = hear::<Request>(self.helper.as_ref()) => self.helper_event(said),
+            () = gone(self.successor.as_ref()) => self.last_words().unwrap_or(Event::SuccessorGone),
+            caller = self.callers.next() => {
+                self.asking = Some(caller);
+                Event::Asked { by: By::Helper, draining }
+            }
+            () = until(wake_at) => Event::Tick,
+        }
+    }
+
+    /// What the machine makes of an event.
+    pub(crate) fn decide(&mut self, event: Event) -> Vec<Action> {
+        self.machine.handle(event, Instant::now())
+    }
+
+    /// Lets whoever has just asked wait for its grant.
+    pub(crate) fn hold(&mut self) {
+        self.helper = self.asking.take();
+    }
+
+    /// Gives the helper what it needs to start a successor, and keeps our end of the link.
+    pub(crate) fn grant(&mut self) -> Option<Event> {
+        self.successor = None;
+        let helper = self.asking.take().or_else(|| self.helper.take())?;
+        let given = self.lay_link().and_then(|(grant, link)| self.send_grant(&helper, grant, &link));
+        self.helper = Some(helper);
+        given.err().map(Event::SpawnFailed)
+    }
+
+    /// Starts the successor from this process; for SIGHUP.
+    pub(crate) async fn launch(&mut self) -> Vec<Event> {
+        let started = self.lay_link().and_then(|(mut grant, link)| {
+            let mut fds = self.duplicates().map_err(no_descriptors)?;
+            fds.push(link.into());
+            grant.names.push(LINK.into());
+            let waiting = launch::start(&grant, &fds)?;
+            Ok((grant, waiting))
+        });
+        let (grant, mut waiting) = match started {
+            Ok(started) => started,
+            Err(failure) => return vec![Event::SpawnFailed(failure)],
+        };
+        let pid = waiting.child().pid();
+        let released = tokio::task::spawn_blocking(move || {
+            let verdict = waiting.release();
+            (waiting, verdict)
+        });
+        let spawned = Event::Spawned { pid };
+        match released.await {
+            Ok((waiting, Ok(()))) => match self.watch(waiting.into_child()) {
+                Ok(()) => vec![spawned],
+                Err(failure) => vec![spawned, Event::SpawnFailed(failure)],
+            },
+            Ok((_, Err(error))) => vec![spawned, Event::SpawnFailed(launch::exec_failure(&grant, &error))],
+            Err(panic) => vec![spawned, Event::SpawnFailed(Failure::new(Reason::Spawn, panic.to_string()))],
+        }
+    }
+
+    /// Tells whoever just asked that it will not be.
+    pub(crate) fn refuse(&mut self, failure: &Failure) {
+        if let Some(caller) = self.asking.take() {
+            let _ = caller.send(&Answer::Failed(failure.clone()), &[]);
+        }
+    }
+
+    /// Tells the successor to leave, and closes the link.
+    pub(crate) fn abort(&mut self) {
+        if let Some(link) = self.link.take() {
+            let _ = link.send(&Order::Abort, &[]);
+        }
+    }
+
+    /// Kills the successor.
+    pub(crate) fn kill(&self) {
+        if let Some((successor, _)) = &self.successor {
+            let _ = successor.signal(Signal::SIGKILL);
+        }
+    }
+
+    /// Tells the helper that the upgrade failed; there is no successor any more.
+    pub(crate) fn report(&mut self, failure: &Failure) {
+        self.successor = None;
+        if let Some(helper) = self.helper.take() {
+            let _ = helper.send(&Answer::Failed(failure.clone()), &[]);
+        }
+    }
+
+    /// Whether the successor is alive.
+    pub(crate) fn successor_lives(&self) -> bool {
+        self.successor.as_ref().is_some_and(|(successor, _)| !successor.is_gone().unwrap_or(true))
+    }
+
+    /// Gives the service to the successor, together with those who still drain, and tells the helper.
+    /// What is left is the link, on which to tell how the drain gets on.
+    pub(crate) fn hand_over(
+        self,
+        pid: i32,
+        generation: u64,
+        own: Draining,
+        elders: &[Elder],
+    ) -> Option<AsyncChannel> {
+        let draining = [own].into_iter().chain(elders.iter().map(|elder| elder.draining)).collect();
+        let links = elders.iter().map(|elder| elder.link.as_fd());
+        // All pidfds or none: it is by their places that they are known.
+        let this = Pidfd::open(std::process::id().cast_signed()).ok();
+        let pidfds = [this.as_ref().map(AsFd::as_fd)].into_iter().chain(elders.iter().map(Elder::pidfd));
+        let pidfds: Vec<BorrowedFd<'_>> = pidfds.collect::<Option<_>>().unwrap_or_default();
+        let fds: Vec<BorrowedFd<'_>> = links.chain(pidfds).collect();
+        if let Some(link) = &self.link {
+            // A successor that is gone again is PID 1's to notice: it is its main process now.
+            let _ = link.send(&Order::Yours { generation, draining }, &fds);
+        }
+        if let Some(helper) = self.helper {
+            let _ = helper.send(&Answer::Switched { pid }, &[]);
+        }
+        self.link
+    }
+
+    fn link_event(&mut self, said: Result<Delivery<Report>, ReceiveError>) -> Event {
+        match said {
+            Ok(Delivery { message: Report::Hello { version }, from, .. }) => Event::Hello { version, from },
+            Ok(Delivery { message: Report::Ready, .. }) => Event::Ready,
+            Ok(Delivery { message: Report::Failed { errno, detail }, .. }) => {
+                Event::SuccessorFailed(Failure { reason: Reason::Init, detail, errno })
+            }
+            Err(ReceiveError::Closed | ReceiveError::Io(_)) => {
+                self.link = None;
+                Event::SuccessorGone
+            }
+            Ok(Delivery { message: Report::Stopping, .. }) => {
+                let detail = "it stops although the service is not its own";
+                Event::SuccessorFailed(Failure::new(Reason::Protocol, detail))
+            }
+            Err(error) => {
+                let detail = format!("the successor cannot be understood: {error}");
+                Event::SuccessorFailed(Failure::new(Reason::Protocol, detail))
+            }
+        }
+    }
+
+    fn helper_event(&mut self, said: Result<Delivery<Request>, ReceiveError>) -> Event {
+        let wrong = |what: String| Event::SpawnFailed(Failure::new(Reason::Protocol, what));
+        match said {
+            Ok(Delivery { message: Request::Spawned { pid }, mut fds, .. }) => match fds.pop() {
+                Some(pidfd) => match self.watch(Pidfd::new(pid, pidfd)) {
+                    Ok(()) => Event::Spawned { pid },
+                    Err(failure) => Event::SpawnFailed(failure),
+                },
+                None => wrong(format!("`handover reload` sent no pidfd for the successor {pid}")),
+            },
+            Ok(Delivery { message: Request::Failed(failure), .. }) => Event::SpawnFailed(failure),
+            Ok(Delivery { message: Request::Upgrade { .. }, .. }) => {
+                wrong("`handover reload` asked twice on one connection".into())
+            }
+            Err(ReceiveError::Garbled(error)) => {
+                wrong(format!("`handover reload` cannot be understood: {error}"))
+            }
+            Err(_) => {
+                self.helper = None;
+                Event::HelperGone
+            }
+        }
+    }
+
+    /// The successor is gone; it may have said why just before.
+    fn last_words(&mut self) -> Option<Event> {
+        match self.link.as_ref()?.receive_now::<Report>() {
+            Ok(said) => Some(self.link_event(Ok(said))),
+            Err(_) => None,
+        }
+    }
+
+    /// A new link; its other end, and the grant without it.
+    fn lay_link(&mut self) -> Result<(Grant, Channel), Failure> {
+        let (ours, theirs) = Channel::pair().map_err(no_descriptors)?;
+        self.link = Some(AsyncChannel::new(ours).map_err(no_descriptors)?);
+        let names = self.estate.sockets.iter().map(|(name, _)| name.clone()).collect();
+        Ok((Grant { names, ..self.estate.program.clone() }, theirs))
+    }
+
+    /// Sends the grant, the link as the last of its descriptors, as many at a time as a message carries.
+    fn send_grant(&self, helper: &AsyncChannel, mut grant: Grant, link: &Channel) -> Result<(), Failure> {
+        grant.names.push(LINK.into());
+        let fds: Vec<BorrowedFd<'_>> =
+            self.estate.sockets.iter().map(|(_, fd)| fd.as_fd()).chain([link.as_fd()]).collect();
+        let mut batches = fds.chunks(scm::MAX_FDS);
+        let first = batches.next().unwrap_or_default();
+        helper
+            .send(&Answer::Grant(grant), first)
+            .and_then(|()| batches.try_for_each(|batch| helper.send(&Answer::Descriptors, batch)))
+            .map_err(|error| Failure::from_io(Reason::Spawn, "send the sockets to `handover reload`", &error))
+    }
+
+    fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+        self.estate.sockets.iter().map(|(_, fd)| fd.try_clone()).collect()
+    }
+
+    fn watch(&mut self, successor: Pidfd) -> Result<(), Failure> {
+        let watched =
+            successor.as_fd().try_clone_to_owned().and_then(Watched::new).map_err(no_descriptors)?;
+        self.successor = Some((successor, watched));
+        Ok(())
+    }
+}
+
+fn no_descriptors(error: io::Error) -> Failure {
+    Failure::from_io(Reason::Spawn, "make the descriptors of an upgrade", &error)
+}
+
+/// The next message, of whoever is there.
+async fn hear<M: super::message::Message>(
+    channel: Option<&AsyncChannel>,
+) -> Result<Delivery<M>, ReceiveError> {
+    match channel {
+        Some(channel) => channel.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The end of the successor.
+async fn gone(successor: Option<&(Pidfd, Watched)>) {
+    match successor {
+        Some((_, watched)) if watched.readable().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+/// Waits for a moment; without one, for ever.
+pub(super) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -28,3 +28,5 @@ pub mod notify;
 pub mod drain;
 
 pub mod upgrade;
+
+pub mod daemon;

@@ -1,0 +1,60 @@
+//! The paved path for a tokio service: sockets by name, readiness, upgrades, drain.
+//!
+//! ```text
+//!   PID 1 or a predecessor starts this process
+//!        |
+//!        v                    ready()                 an upgrade            drain()
+//!   Daemon (Starting) ---------------------> Serving -----------> Retiring ---------> exit
+//!        |                                      |                                      ^
+//!        | an error, or not needed              | SIGTERM, SIGINT                      |
+//!        v                                      v                   drain()            |
+//!      exit                                  Stopping ---------------------------------+
+//! ```
+//!
+//! A whole service, which `systemctl reload` upgrades without losing a connection:
+//!
+//! ```no_run
+//! use handover::daemon::{Daemon, Error};
+//! use tokio::io::AsyncWriteExt;
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Error> {
+//!     let mut daemon = Daemon::start()?;
+//!     let listener = daemon.listener_or_bind("hello", "127.0.0.1:8080")?;
+//!     let serving = daemon.ready().await?;
+//!     serving
+//!         .serve(listener, |mut stream, _peer| async move {
+//!             let _ = stream.write_all(b"hello, world\n").await;
+//!         })
+//!         .await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! * While it starts, SIGTERM has its default action and ends it: nobody is served yet.
+//! * Serving, it can be asked for an upgrade by `handover reload` (ExecReload=) or by SIGHUP.
+//! * Retiring, it has handed over: it accepts nothing, answers what it has, speaks no more to the
+//!   service manager, and leaves as soon as nothing is left, at its drain deadline at the latest.
+//! * Stopping, it does the same on behalf of `systemctl stop`; it announces STOPPING=1, and asks for
+//!   more time (EXTEND_TIMEOUT_USEC=) only while it gets somewhere.
+//!
+//! This chapter never prints, never exits, never changes the environment, and never closes a
+//! connection before the drain deadline: that is the service's to do, which knows its protocol.
+#![forbid(unsafe_code)]
+
+mod ending;
+mod error;
+mod listener;
+mod options;
+mod post;
+mod retreat;
+mod serving;
+mod starting;
+mod steward;
+
+pub use self::ending::{Ending, Retiring, Stopping};
+pub use self::error::Error;
+pub use self::listener::{Listener, Peer, Stream};
+pub use self::options::Options;
+pub use self::serving::Serving;
+pub use self::starting::Daemon;

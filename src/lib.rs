@@ -30,3 +30,6 @@ pub mod drain;
 pub mod upgrade;
 
 pub mod daemon;
+
+#[cfg(feature = "cli")]
+pub mod manager;

@@ -1,0 +1,166 @@
+//! The way to a manager: over the system's bus to PID 1, over a user's bus to that user's manager.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use zbus::connection::Builder;
+use zbus::proxy::CacheProperties;
+use zbus::{Connection, OwnedObjectPath};
+
+use super::proxy::ManagerProxy;
+use super::service::Service;
+
+/// How long one call may take. systemd answers in milliseconds; polkit may have to ask somebody.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Which manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// PID 1.
+    System,
+    /// The manager of the user that asks: `systemd --user`.
+    User,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::System => "system",
+            Self::User => "user",
+        })
+    }
+}
+
+/// What kept handover from asking, or from learning what became of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nobody listens at the bus's address.
+    #[error("there is no {scope} bus: {source}; {}", remedy(*scope))]
+    NoBus {
+        /// Which bus.
+        scope: Scope,
+        /// What was tried, and what it answered.
+        source: zbus::Error,
+    },
+    /// There is a bus, but no systemd is on it.
+    #[error("there is no systemd on the {scope} bus: {source}; {}", remedy(*scope))]
+    NoManager {
+        /// Which bus.
+        scope: Scope,
+        /// What the bus answered.
+        source: zbus::Error,
+    },
+    /// systemd, polkit or the bus says no to this user.
+    #[error("the reload is not allowed: {said}")]
+    AccessDenied {
+        /// The refusal as it came.
+        said: String,
+    },
+    /// A call got no answer in 30 seconds.
+    #[error("no answer to {call} within {} s: systemd is stuck, or polkit waits for somebody", CALL_TIMEOUT.as_secs())]
+    NoAnswer {
+        /// The call.
+        call: &'static str,
+    },
+    /// The bus went away.
+    #[error("the connection to the bus was lost in {call}; a reload that was begun goes on")]
+    BusLost {
+        /// The call, or the signal that was waited for.
+        call: &'static str,
+    },
+    /// The old process cannot be waited for.
+    #[error("cannot wait for process {pid}, the main one: {source}; wait for `switched` only")]
+    Unwatchable {
+        /// The main process as systemd numbers it, perhaps in another pid namespace.
+        pid: u32,
+        /// What pidfd_open(2) said.
+        source: io::Error,
+    },
+    /// A call failed in a way that has no name here.
+    #[error("{call} failed: {source}")]
+    Call {
+        /// The call.
+        call: &'static str,
+        /// What came back.
+        source: zbus::Error,
+    },
+}
+
+/// What to do when there is no bus, or no systemd on it.
+fn remedy(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => {
+            "handover asks systemd over D-Bus: this must be a system that systemd has booted, with \
+             the package dbus (or dbus-broker) installed and its socket started: systemctl start dbus.socket"
+        }
+        Scope::User => {
+            "install dbus-user-session, log in (or let root run `loginctl enable-linger USER`), and set \
+             XDG_RUNTIME_DIR=/run/user/UID if su or sudo took it away"
+        }
+    }
+}
+
+impl Error {
+    /// Sorts what `call` answered.
+    pub(crate) fn from_call(call: &'static str, source: zbus::Error) -> Self {
+        match &source {
+            zbus::Error::InputOutput(e) if e.kind() == io::ErrorKind::TimedOut => Self::NoAnswer { call },
+            zbus::Error::InputOutput(_) => Self::BusLost { call },
+            _ => Self::Call { call, source },
+        }
+    }
+}
+
+/// A connection to a manager.
+#[derive(Debug)]
+pub struct Manager {
+    bus: Connection,
+    proxy: ManagerProxy<'static>,
+}
+
+impl Manager {
+    /// Connects, and makes sure that a systemd answers. Needs a tokio runtime with I/O and time.
+    ///
+    /// The user's bus is the session's (DBUS_SESSION_BUS_ADDRESS), and if no systemd is on that,
+    /// `$XDG_RUNTIME_DIR/bus`.
+    pub async fn connect(scope: Scope) -> Result<Self, Error> {
+        match scope {
+            Scope::System => Self::ask(scope, Builder::system()).await,
+            Scope::User => match Self::ask(scope, Builder::session()).await {
+                Ok(manager) => Ok(manager),
+                Err(error) => {
+                    let Ok(dir) = std::env::var("XDG_RUNTIME_DIR") else { return Err(error) };
+                    let second = Builder::address(format!("unix:path={dir}/bus").as_str());
+                    Self::ask(scope, second).await.map_err(|_| error)
+                }
+            },
+        }
+    }
+
+    /// Connects to one bus and asks the systemd on it for its version, the cheapest question.
+    async fn ask(scope: Scope, bus: Builder<'_>) -> Result<Self, Error> {
+        let no_bus = |source| Error::NoBus { scope, source };
+        let bus = bus.method_timeout(CALL_TIMEOUT).build().await.map_err(no_bus)?;
+        let proxy = ManagerProxy::builder(&bus).cache_properties(CacheProperties::No).build().await;
+        let proxy = proxy.map_err(|e| Error::from_call("the connection to systemd", e))?;
+        match proxy.version().await {
+            Ok(_) => Ok(Self { bus, proxy }),
+            Err(source) => Err(match Error::from_call("the version of systemd", source) {
+                Error::Call { source, .. } => Error::NoManager { scope, source },
+                other => other,
+            }),
+        }
+    }
+
+    /// The manager's own interface.
+    pub(crate) fn proxy(&self) -> &ManagerProxy<'static> {
+        &self.proxy
+    }
+
+    /// The service whose object is at `path`.
+    pub(crate) async fn service(&self, path: &OwnedObjectPath) -> Result<Service, Error> {
+        Service::at(&self.bus, path).await.map_err(|e| Error::from_call("the proxies of a service", e))
+    }
+}

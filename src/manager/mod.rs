@@ -1,0 +1,42 @@
+//! org.freedesktop.systemd1 from outside: whoever asks for an upgrade learns what became of it.
+//!
+//! An upgrade is a reload of the unit. `systemctl reload` reports how the *job* ended; this reports
+//! who *serves*:
+//!
+//! ```text
+//!  handover upgrade          systemd (PID 1 or a user's)         the service
+//!        | JobRemoved, PropertiesChanged: match, Subscribe
+//!        |------------------------->|
+//!        | look: MainPID=1234, InvocationID (drained: and a pidfd on 1234)
+//!        |<------------------------>|
+//!        | ReloadUnit(web.service)  |
+//!        |------------------------->| ExecReload=handover reload
+//!        |                          |---------------------------->| starts 1250
+//!        |   ActiveState=reloading  |                             |
+//!        |<-------------------------|   MAINPID=1250 READY=1      |
+//!        |                          |<----------------------------| 1234 drains
+//!        |   JobRemoved: done       | exit 0 (else 1234 serves on,|
+//!        |<-------------------------| and STATUS= says why)       |
+//!        | look: active, MainPID=1250, the same InvocationID
+//!        |<------------------------>|
+//!        | --wait=drained: the pidfd on 1234                      x exits
+//! ```
+//!
+//! The InvocationID is the proof that the unit never left `active`: systemd makes a new one at every
+//! start, however short the gap, and never when only the main process changes.
+//!
+//! This chapter never starts, stops or restarts a unit, never changes its files, never speaks the
+//! service's own protocol, and prints nothing: words are the business of `cli`.
+
+mod connect;
+mod follower;
+mod proxy;
+mod service;
+mod state;
+mod upgrade;
+mod verdict;
+
+pub use connect::{Error, Manager, Scope};
+pub use state::{ActiveState, End, Helper};
+pub use upgrade::{Drain, Options, Report, Wait, upgrade};
+pub use verdict::{Failure, Reason, Refusal, Verdict};

@@ -33,3 +33,6 @@ pub mod daemon;
 
 #[cfg(feature = "cli")]
 pub mod manager;
+
+#[cfg(feature = "cli")]
+pub mod cli;

@@ -1,0 +1,155 @@
+//! The exit statuses. 1 to 7 mean what they mean for `systemctl reload` and the init scripts of the LSB.
+
+use std::process::ExitCode;
+
+use crate::manager::{Drain, End, Error, Failure, Refusal, Report, Verdict};
+
+/// How the program ends. `handover upgrade --help` lists these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 0: the new process serves.
+    Success,
+    /// 1: the upgrade failed, and no other status says why.
+    Failed,
+    /// 2: the command line makes no sense.
+    Usage,
+    /// 3: the service cannot reload, or the unit is no service.
+    NotReloadable,
+    /// 4: not allowed.
+    AccessDenied,
+    /// 5: no such unit.
+    NotFound,
+    /// 6: the unit is masked, or its files cannot be read.
+    Unusable,
+    /// 7: the service does not run.
+    NotActive,
+    /// 8: the service ended during the upgrade, whether or not systemd started it afresh.
+    Died,
+    /// 9: the time is up.
+    TimeUp,
+    /// 10 to 39, 42 and more: what the ExecReload= helper exited with.
+    Helper(u8),
+    /// 40: there is no bus, or no systemd on it, or it went away.
+    NoBus,
+    /// 41: another job of the unit rules out a reload.
+    Busy,
+}
+
+impl From<Exit> for u8 {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Success => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::NotReloadable => 3,
+            Exit::AccessDenied => 4,
+            Exit::NotFound => 5,
+            Exit::Unusable => 6,
+            Exit::NotActive => 7,
+            Exit::Died => 8,
+            Exit::TimeUp => 9,
+            Exit::Helper(status) => status,
+            Exit::NoBus => 40,
+            Exit::Busy => 41,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(u8::from(exit))
+    }
+}
+
+impl From<&Report> for Exit {
+    fn from(report: &Report) -> Self {
+        match &report.verdict {
+            Verdict::Switched { .. } => match report.drain {
+                Drain::Unfinished(_) => Self::TimeUp,
+                _ => Self::Success,
+            },
+            Verdict::Failed(failure) => failure.into(),
+            Verdict::Refused(why) => why.into(),
+            Verdict::Restarted { .. } | Verdict::Died { .. } => Self::Died,
+            Verdict::Pending { .. } => Self::TimeUp,
+        }
+    }
+}
+
+impl From<&Failure> for Exit {
+    /// The helper's own status where it cannot be taken for one of ours.
+    fn from(failure: &Failure) -> Self {
+        match failure.helper.as_ref().and_then(|helper| helper.end) {
+            Some(End::Exited(status)) => match u8::try_from(status) {
+                Ok(status @ (10..=39 | 42..)) => Self::Helper(status),
+                _ => Self::Failed,
+            },
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl From<&Refusal> for Exit {
+    fn from(why: &Refusal) -> Self {
+        match why {
+            Refusal::BadName { .. } => Self::Usage,
+            Refusal::NotAService | Refusal::NotReloadable | Refusal::NoMainProcess { .. } => {
+                Self::NotReloadable
+            }
+            Refusal::NotFound => Self::NotFound,
+            Refusal::Masked | Refusal::Broken { .. } => Self::Unusable,
+            Refusal::NotActive { .. } => Self::NotActive,
+            Refusal::Busy { .. } => Self::Busy,
+        }
+    }
+}
+
+impl From<&Error> for Exit {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::NoBus { .. } | Error::NoManager { .. } | Error::BusLost { .. } => Self::NoBus,
+            Error::AccessDenied { .. } => Self::AccessDenied,
+            Error::NoAnswer { .. } => Self::TimeUp,
+            Error::Unwatchable { .. } | Error::Call { .. } => Self::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::Helper;
+
+    fn failed_with(end: Option<End>) -> u8 {
+        let helper = end.map(|end| Helper {
+            command: vec![],
+            pid: 1240,
+            started_usec: 1,
+            end: Some(end),
+            may_fail: false,
+        });
+        Exit::from(&Failure {
+            old: 1234,
+            serving: 1234,
+            reason: None,
+            status: None,
+            status_is_new: false,
+            errno: None,
+            helper,
+            job: "failed".into(),
+            reload_result: "exit-code".into(),
+        })
+        .into()
+    }
+
+    #[test]
+    fn the_status_of_the_helper_is_passed_on_unless_it_could_be_taken_for_ours() {
+        assert_eq!(failed_with(Some(End::Exited(21))), 21);
+        assert_eq!(failed_with(Some(End::Exited(203))), 203);
+        for ours in [2, 7, 9, 40, 41] {
+            assert_eq!(failed_with(Some(End::Exited(ours))), 1);
+        }
+        assert_eq!(failed_with(Some(End::Killed(9))), 1);
+        assert_eq!(failed_with(None), 1);
+    }
+}

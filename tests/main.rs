@@ -4,5 +4,20 @@
 
 #[macro_use]
 mod lab;
+mod gate;
+mod load;
+mod process;
+mod web;
 
+mod activation;
 mod boot;
+mod callers;
+mod corners;
+mod credentials;
+mod drain;
+mod failures;
+mod kill;
+mod reload;
+mod settings;
+mod tidy;
+mod upgrade;

@@ -1,0 +1,16 @@
+# What `run` and `demo` need before cargo can build: read by both, from the top of the clone.
+PATH=$PATH:$HOME/.cargo/bin
+
+step() { echo "== $*"; "$@"; }
+
+if [ "$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then
+    packages=()
+    command -v cc > /dev/null || packages+=(gcc libc6-dev)
+    command -v mmdebstrap > /dev/null || packages+=(mmdebstrap)
+    [ -e /usr/share/doc/debian-archive-keyring ] || packages+=(debian-archive-keyring)
+    if [ ${#packages[@]} -gt 0 ]; then
+        step apt-get update -qq
+        step env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
+    fi
+fi
+command -v cargo > /dev/null || { echo "no cargo for $(id -un): install Rust, https://rustup.rs" >&2; exit 1; }

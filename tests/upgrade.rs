@@ -1,0 +1,195 @@
+//! `handover upgrade`: whoever asks learns the truth, by the exit status, in words and in JSON.
+
+use std::process::Child;
+
+use serde_json::{Value, json};
+
+use crate::gate::{Gate, soon};
+use crate::lab::{Output, finish};
+use crate::web::{FAIL_BY_FILE, Web};
+
+/// A service without ExecReload=.
+const PLAIN: &str = "[Service]\nExecStart=sleep infinity\n";
+
+/// The command, and no endless wait for it.
+const UPGRADE: [&str; 4] = ["timeout", "60", "handover", "upgrade"];
+
+on_every_systemd! {
+    fn a_switch_is_told_with_both_processes(systemd) {
+        let web = Web::boot(systemd);
+        let load = web.load();
+        let old = web.main_pid();
+        let told = upgrade(&web, &["web"]);
+        let new = web.main_pid();
+        assert_eq!((told.status, &*told.stderr), (0, ""));
+        assert!(told.stdout.starts_with(&format!("web.service: {old} -> {new} switched in ")), "{told:?}");
+        assert_eq!(told.stdout.lines().count(), 1);
+        let told = upgrade(&web, &["--json", "web.service"]);
+        assert_eq!((told.status, &*told.stderr), (0, ""));
+        let record = record(&told);
+        let newer = web.main_pid();
+        assert_eq!(
+            fields(&record, &["unit", "outcome", "exit_status", "old_pid", "new_pid", "serving_pid", "reason", "drained"]),
+            json!(["web.service", "switched", 0, new, newer, newer, null, null])
+        );
+        assert!(record["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{record}");
+        load.stop().assert_nothing_lost();
+    }
+
+    fn drained_is_told_once_the_old_process_has_gone(systemd) {
+        let web = Web::boot(systemd);
+        let old = web.main();
+        let mut connection = web.connect_to(&old);
+        connection.send("/slow?ms=25000", false).unwrap();
+        let mut told = start(&web, &["--wait=drained", "--json", "web"]);
+        soon("a new main process", || web.main_pid() != old.pid);
+        assert!(told.try_wait().unwrap().is_none(), "the old one has a request in flight");
+        drop(connection);
+        let told = finish(told);
+        assert_eq!(told.status, 0, "{told:?}");
+        let record = record(&told);
+        assert_eq!(fields(&record, &["outcome", "old_pid", "drained"]), json!(["switched", old.pid, true]));
+        assert!(old.has_left());
+    }
+
+    fn a_failure_is_told_with_its_reason_and_with_who_serves(systemd) {
+        let web = Web::boot(systemd);
+        let load = web.load();
+        let main = web.main_pid();
+        web.drop_in("[Service]\nEnvironment=WEB_FAIL=init-error\n");
+        let told = upgrade(&web, &["web"]);
+        assert_eq!((told.status, &*told.stderr), (23, ""));
+        let words = "web.service: upgrade failed (init-failed): the sample was told to fail";
+        assert!(told.stdout.starts_with(words), "{told:?}");
+        assert!(told.stdout.ends_with(&format!("; {main} is still serving\n")), "{told:?}");
+        // The same once more: what the service said of the first one does not count for the second.
+        let told = upgrade(&web, &["--json", "web"]);
+        assert_eq!(told.status, 23);
+        let names = ["outcome", "exit_status", "old_pid", "new_pid", "serving_pid", "reason", "helper_status", "status_is_new"];
+        let failed = |code: i32, reason| json!(["failed", code, main, null, main, reason, code, true]);
+        assert_eq!(fields(&record(&told), &names), failed(23, "init-failed"));
+        web.drop_in("");
+        web.machine.succeed(&["mv", "/usr/bin/web", "/usr/bin/web.old"]);
+        let told = upgrade(&web, &["--json", "web"]);
+        assert_eq!(told.status, 21);
+        assert_eq!(fields(&record(&told), &names), failed(21, "exec-failed"));
+        web.machine.succeed(&["mv", "/usr/bin/web.old", "/usr/bin/web"]);
+        assert_eq!(upgrade(&web, &["web"]).status, 0);
+        load.stop().assert_nothing_lost();
+    }
+
+    fn when_the_time_is_up_the_upgrade_goes_on_and_that_is_told(systemd) {
+        let web = Web::boot_with(systemd, FAIL_BY_FILE);
+        let (old, gate) = (web.main_pid(), Gate::shut(&web.machine));
+        let told = upgrade(&web, &["--timeout=300ms", "web"]);
+        let successor = gate.arrival();
+        assert_eq!(told.status, 9, "{told:?}");
+        let helper = web.machine.show("web", "ControlPID");
+        let words = format!(" s, helper {helper} is at work; {old} is still serving\n");
+        assert!(told.stdout.starts_with("web.service: still reloading after ") && told.stdout.ends_with(&words), "{told:?}");
+        drop((successor, gate));
+        soon("a new main process", || web.main_pid() != old);
+        let main = web.main();
+        let mut connection = web.connect_to(&main);
+        connection.send("/slow?ms=25000", false).unwrap();
+        let told = upgrade(&web, &["--wait=drained", "--timeout=2s", "--json", "web"]);
+        assert_eq!(told.status, 9, "{told:?}");
+        let record = record(&told);
+        assert_eq!(fields(&record, &["outcome", "old_pid", "serving_pid", "drained"]), json!(["switched", main.pid, web.main_pid(), false]));
+    }
+
+    fn of_several_units_each_gets_its_turn_and_the_first_failure_is_the_answer(systemd) {
+        let web = Web::boot(systemd);
+        web.machine.unit("plain.service", PLAIN);
+        web.machine.succeed(&["systemctl", "start", "plain"]);
+        let old = web.main_pid();
+        let told = upgrade(&web, &["gone", "web", "plain"]);
+        assert_eq!(told.status, 5, "{told:?}");
+        assert!(told.stdout.starts_with(&format!("web.service: {old} -> {} ", web.main_pid())), "{told:?}");
+        let units: Vec<_> = told.stderr.lines().map(|line| line.split_once(':').unwrap().0).collect();
+        assert_eq!(units, ["gone.service", "plain.service"]);
+        let told = upgrade(&web, &["--json", "web", "plain", "gone"]);
+        assert_eq!(told.status, 3, "{told:?}");
+        let records: Vec<Value> = told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let outcomes: Vec<_> = records.iter().map(|record| &record["outcome"]).collect();
+        assert_eq!(outcomes, ["switched", "refused", "refused"]);
+    }
+
+    fn what_cannot_be_upgraded_is_refused_with_what_to_do(systemd) {
+        let web = Web::boot(systemd);
+        web.machine.units(&[("plain.service", PLAIN), ("idle.service", PLAIN), ("masked.service", PLAIN)]);
+        web.machine.succeed(&["systemctl", "start", "plain"]);
+        web.machine.succeed(&["rm", "/etc/systemd/system/masked.service"]);
+        web.machine.succeed(&["systemctl", "mask", "masked"]);
+        let cases = [
+            ("idle", 7, "idle.service: it is not active but inactive: start it first: systemctl start idle.service"),
+            ("gone", 5, "gone.service: there is no such unit"),
+            ("plain", 3, "plain.service: it has no way to reload: add ExecReload=/usr/bin/handover reload"),
+            ("masked", 6, "masked.service: it is masked: first systemctl unmask masked.service"),
+            ("web.socket", 3, "web.socket: this is no service"),
+            ("no unit", 2, "no unit.service: no unit can have this name"),
+        ];
+        for (unit, status, words) in cases {
+            let told = upgrade(&web, &[unit]);
+            assert_eq!((told.status, &*told.stdout), (status, ""), "{told:?}");
+            assert!(told.stderr.starts_with(words), "{told:?}");
+        }
+    }
+
+    fn who_may_not_is_told_so_and_how_to_be_allowed(systemd) {
+        let web = Web::boot(systemd);
+        let main = web.main_pid();
+        let told = web.machine.run_as("tester", &["handover", "upgrade", "web"]);
+        assert_eq!((told.status, &*told.stdout), (4, ""), "{told:?}");
+        assert!(told.stderr.starts_with("web.service: the reload is not allowed: "), "{told:?}");
+        assert!(told.stderr.contains("/etc/polkit-1/rules.d/"), "{told:?}");
+        let told = web.machine.run_as("tester", &["handover", "upgrade", "--json", "web"]);
+        assert_eq!(fields(&record(&told), &["outcome", "exit_status", "reason"]), json!(["error", 4, "access-denied"]));
+        assert_eq!(web.main_pid(), main);
+    }
+
+    fn a_service_that_dies_during_its_upgrade_is_told_to_have_died(systemd) {
+        let web = Web::boot_with(systemd, FAIL_BY_FILE);
+        let (told, old) = killed_during_an_upgrade(&web);
+        assert_eq!(told.status, 8, "{told:?}");
+        let restarted = fields(&record(&told), &["outcome", "old_pid", "serving_pid"]);
+        assert_eq!(restarted, json!(["restarted", old, web.main_pid()]));
+        web.drop_in(&format!("{FAIL_BY_FILE}Restart=no\n"));
+        let (told, old) = killed_during_an_upgrade(&web);
+        assert_eq!(told.status, 8, "{told:?}");
+        let names = ["outcome", "old_pid", "new_pid", "serving_pid", "reason"];
+        assert_eq!(fields(&record(&told), &names), json!(["died", old, null, null, "signal"]));
+    }
+}
+
+/// `handover upgrade` with these words behind it, in the background.
+fn start(web: &Web, words: &[&str]) -> Child {
+    web.machine.spawn(&[&UPGRADE, words].concat())
+}
+
+/// `handover upgrade` with these words behind it.
+fn upgrade(web: &Web, words: &[&str]) -> Output {
+    web.machine.run(&[&UPGRADE, words].concat())
+}
+
+/// What an upgrade with `--json` tells whose old process is killed in the middle of it; and that process.
+fn killed_during_an_upgrade(web: &Web) -> (Output, u32) {
+    let (old, gate) = (web.main_pid(), Gate::shut(&web.machine));
+    let told = start(web, &["--json", "web"]);
+    let successor = gate.arrival();
+    // The next one is not to wait.
+    drop(gate);
+    web.machine.succeed(&["systemctl", "kill", "-s", "KILL", "--kill-whom=main", "web"]);
+    let told = finish(told);
+    drop(successor);
+    (told, old)
+}
+
+/// The only line of what was printed.
+fn record(told: &Output) -> Value {
+    serde_json::from_str(&told.stdout).unwrap_or_else(|error| panic!("{error}: {told:?}"))
+}
+
+fn fields(record: &Value, names: &[&str]) -> Value {
+    names.iter().map(|name| record[name].clone()).collect()
+}

@@ -36,3 +36,8 @@ pub mod manager;
 
 #[cfg(feature = "cli")]
 pub mod cli;
+
+/// The README's code is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

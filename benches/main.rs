@@ -1,0 +1,49 @@
+//! The bounds that handover promises, measured side by side in one run: `cargo bench`.
+//!
+//! Ratios and medians, so that a slow or busy machine changes little; what is compared is measured in
+//! turns. It says what it saw, also where that is more than the bound; then it exits with 1. No test
+//! depends on it, and it needs neither root nor systemd: it is itself the service manager that starts
+//! processes, hears READY=1 and reaps. Instructions are counted by valgrind; without it, the time of a
+//! request is held to the same bound, which wants a machine with nothing else to do.
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "a benchmark: what fails, ends it")]
+
+mod client;
+mod request;
+mod service;
+mod table;
+mod upgrade;
+mod weight;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(service::HELPER) {
+        service::help();
+        return ExitCode::SUCCESS;
+    }
+    build_samples();
+    let mut table = table::Table::begin();
+    upgrade::measure(&mut table);
+    request::measure(&mut table);
+    weight::measure(&mut table);
+    if table.all_kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Cargo builds the program for a benchmark, but not the examples.
+fn build_samples() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let arguments = ["build", "--release", "--quiet", "--example", "plain", "--example", "paved"];
+    let built = Command::new(cargo).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    assert!(built.expect("start cargo").success(), "the samples cannot be built");
+}
+
+/// A sample service, as cargo built it beside this program.
+fn sample(name: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("name of this program");
+    let folder = this.parent().expect("this program is in a folder");
+    folder.with_file_name("examples").join(name)
+}
+
+/// The `handover` program.
+const HANDOVER: &str = env!("CARGO_BIN_EXE_handover");

@@ -1,0 +1,124 @@
+//! What a request costs through the paved path, beside the same service on plain tokio.
+//!
+//! Instructions are those of user space, of one request more: start and end of the program cancel out.
+//! Time is that of the whole, the kernel and the client in it, measured in turns and on one CPU: the
+//! scheduler's choice of another would count for more than all else.
+//!
+//! On a new connection only the time is held to the bound: most of what it costs is the kernel's, and a
+//! quarter of its instructions are those of malloc, which does more or less as the heap happens to lie.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::client::Connection;
+use crate::sample;
+use crate::service::started;
+use crate::table::{Row, Table, median};
+
+/// Requests of a short and of a long run under valgrind.
+const RUNS: [u64; 2] = [1000, 4000];
+
+/// Pairs of batches of requests, where time is measured.
+const PAIRS: usize = 301;
+const BATCH: usize = 100;
+
+/// How the client uses its connections.
+#[derive(Clone, Copy)]
+enum Use {
+    KeepAlive,
+    NewConnection,
+}
+
+/// Requests on a connection that stays, and on new ones.
+pub(crate) fn measure(table: &mut Table) {
+    let counted = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_ok();
+    if counted {
+        table.add(&instructions("request, keep-alive: instructions", Use::KeepAlive, true));
+        table.add(&instructions("request, new connection: instructions", Use::NewConnection, false));
+    }
+    on_one_cpu(|| {
+        table.add(&time("request, keep-alive: time", Use::KeepAlive, !counted));
+        table.add(&time("request, new connection: time", Use::NewConnection, true));
+    });
+}
+
+/// Keeps this thread, and the processes that it starts, where it is.
+fn on_one_cpu(work: impl FnOnce()) {
+    let this_thread = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this_thread).expect("the CPUs that we may use");
+    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu) == Ok(true));
+    let mut one = CpuSet::new();
+    one.set(first.expect("we run on a CPU")).expect("a CPU that there is");
+    sched_setaffinity(this_thread, &one).expect("to stay on one CPU");
+    work();
+    sched_setaffinity(this_thread, &allowed).expect("to use all CPUs again");
+}
+
+fn instructions(what: &'static str, connections: Use, promised: bool) -> Row {
+    let [plain, paved] = ["plain", "paved"].map(|name| {
+        let [short, long] = RUNS.map(|requests| count(name, connections, requests));
+        (long - short) as f64 / (RUNS[1] - RUNS[0]) as f64
+    });
+    row(what, format!("{paved:.0}"), format!("{plain:.0} plain tokio"), paved / plain, promised)
+}
+
+/// Instructions of one run, as callgrind counts them.
+fn count(name: &str, connections: Use, requests: u64) -> u64 {
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(sample(name));
+    let (service, address) = started(command.stderr(Stdio::piped()));
+    ask(address, connections, requests as usize);
+    // Not SIGKILL: valgrind has something to say at the end.
+    kill(Pid::from_raw(service.id().cast_signed()), Signal::SIGTERM).expect("end the service");
+    let output = service.wait_with_output().expect("the end of valgrind");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let collected = said.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
+    collected.unwrap_or_else(|| panic!("no count in what valgrind said:\n{said}"))
+}
+
+fn time(what: &'static str, connections: Use, promised: bool) -> Row {
+    let services = ["plain", "paved"].map(|name| started(Command::new(sample(name)).env_clear()));
+    let batch = |(_, address): &(Child, SocketAddr)| {
+        let begin = Instant::now();
+        ask(*address, connections, BATCH);
+        begin.elapsed().as_secs_f64() / BATCH as f64 * 1e6
+    };
+    let (mut plain, mut paved, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for pair in 0..PAIRS {
+        // Whoever comes second finds the caches as the first left them.
+        let (one, other) = if pair % 2 == 0 {
+            let one = batch(&services[0]);
+            (one, batch(&services[1]))
+        } else {
+            let other = batch(&services[1]);
+            (batch(&services[0]), other)
+        };
+        plain.push(one);
+        paved.push(other);
+        ratios.push(other / one);
+    }
+    for (mut service, _) in services {
+        service.kill().and_then(|()| service.wait()).expect("end the service");
+    }
+    let [plain, paved] = [plain, paved].map(|times| format!("{:.2} µs", median(&times)));
+    row(what, paved, format!("{plain} plain tokio"), median(&ratios), promised)
+}
+
+fn row(what: &'static str, measured: String, beside: String, ratio: f64, promised: bool) -> Row {
+    Row { what, measured, beside, ratio: Some(ratio), bound: promised.then_some(("< 1.01", ratio < 1.01)) }
+}
+
+fn ask(address: SocketAddr, connections: Use, requests: usize) {
+    let mut kept = Connection::open(address);
+    for _ in 0..requests {
+        match connections {
+            Use::KeepAlive => kept.ask(),
+            Use::NewConnection => Connection::ask_once(address),
+        };
+    }
+}

@@ -117,10 +117,10 @@ impl Load {
     }
 
     /// Lets each client finish its request, and adds up.
-    pub(crate) fn stop(self) -> Tally {
+    pub(crate) fn stop(mut self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut sum = Tally::default();
-        for client in self.clients {
+        for client in std::mem::take(&mut self.clients) {
             let tally = client.join().expect("a client panicked");
             sum.requests += tally.requests;
             sum.connections += tally.connections;
@@ -129,6 +129,13 @@ impl Load {
             sum.slowest = sum.slowest.max(tally.slowest);
         }
         sum
+    }
+}
+
+impl Drop for Load {
+    /// The clients of a test that failed stop by themselves: there is nobody left to answer them.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

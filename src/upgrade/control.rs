@@ -7,8 +7,9 @@
 //! the other is (SO_PEERCRED, unix(7)), and speak to nobody else.
 //! This file never says a word on the socket.
 
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -120,9 +121,14 @@ impl Name {
 
 /// The names of all control sockets in this network namespace.
 fn names() -> Result<Vec<Name>, Failure> {
+    // Room for all at once: the kernel walks its whole table again for each further read.
+    let mut table = Vec::with_capacity(64 * 1024);
     // ProcSubset=pid hides /proc/net, but not the file behind it.
-    let table = std::fs::read_to_string("/proc/self/net/unix")
+    File::open("/proc/self/net/unix")
+        .and_then(|mut file| file.read_to_end(&mut table))
         .map_err(|error| Failure::from_io(Reason::NoService, "read /proc/self/net/unix", &error))?;
+    // Anybody may have a socket with any bytes in its name.
+    let table = String::from_utf8_lossy(&table);
     Ok(table.lines().filter_map(|line| Name::parse(line.split_whitespace().nth(7)?)).collect())
 }
 
@@ -201,6 +207,14 @@ mod tests {
             assert!(accept(listener.as_fd()).unwrap().is_ok());
             assert!(late.join().unwrap().is_ok());
         });
+    }
+
+    #[test]
+    fn a_strangers_name_of_any_bytes_hides_nobody() {
+        let stranger = [b"\xff\n\xfe ".as_slice(), &std::process::id().to_ne_bytes()].concat();
+        let _stranger = seqpacket::listen_at(&stranger).unwrap();
+        let _ours = open(Some(i32::MAX - 30)).unwrap();
+        find(i32::MAX - 30, Duration::ZERO).unwrap();
     }
 
     #[test]

@@ -235,7 +235,7 @@ impl Steward {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             if let Event::Spawned { pid } = event {
-                self.scribe.write(Phase::Started { successor: pid });
+                self.scribe.write_later(Phase::Started { successor: pid });
             }
             for action in self.predecessor.decide(event) {
                 match self.act(action, text).await {
@@ -258,7 +258,7 @@ impl Steward {
                 self.post.say(&[NotifyState::Ready], Some(UPGRADING), &self.scribe).await;
                 self.predecessor.hold();
             }
-            Action::Launch => more = self.predecessor.launch().await,
+            Action::Launch => more.push(self.predecessor.launch().await),
             Action::Refuse(by, failure) => self.refuse(by, failure, text).await,
             Action::Abort => self.predecessor.abort(),
             Action::Kill => self.predecessor.kill(),

@@ -4,12 +4,11 @@
 //! message turns out to be cut; none is ever lost to a number. Nothing in here waits: a socket that
 //! would block says so, and the caller decides how long to be patient.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 /// Most descriptors that one message may carry: the kernel's SCM_MAX_FD.
 pub(crate) const MAX_FDS: usize = 253;
@@ -44,21 +43,57 @@ impl Received {
     }
 }
 
-/// Sends `bytes` with `fds` as one message on a connected socket; never blocks, never raises SIGPIPE.
+/// Sends `bytes` with `fds` as one message on a connected socket; never blocks, never raises SIGPIPE,
+/// never allocates.
 ///
 /// Errors: `WouldBlock` when the peer's queue is full; EINVAL for more than [`MAX_FDS`];
 /// ETOOMANYREFS when too many descriptors of this user are in flight; EPIPE when the peer is gone.
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
-    let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&numbers)];
-    let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    loop {
-        match sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None) {
-            Err(Errno::EINTR) => {}
-            sent => return Ok(sent?),
+    if fds.len() > MAX_FDS {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut control = Control([MaybeUninit::zeroed(); CONTROL_BYTES]);
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut header = header(&mut part, &mut control);
+    if fds.is_empty() {
+        header.msg_controllen = 0;
+    } else {
+        let size = (fds.len() * size_of::<RawFd>()) as libc::c_uint;
+        // SAFETY: `control` has room for a header and MAX_FDS descriptors, which need not be aligned.
+        unsafe {
+            header.msg_controllen = libc::CMSG_SPACE(size) as _;
+            let head = libc::CMSG_FIRSTHDR(&raw const header);
+            (*head).cmsg_level = libc::SOL_SOCKET;
+            (*head).cmsg_type = libc::SCM_RIGHTS;
+            (*head).cmsg_len = libc::CMSG_LEN(size) as _;
+            let numbers = libc::CMSG_DATA(head).cast::<RawFd>();
+            for (place, fd) in fds.iter().enumerate() {
+                numbers.add(place).write_unaligned(fd.as_raw_fd());
+            }
         }
     }
+    loop {
+        // SAFETY: every pointer in `header` is to a live local or to `bytes`, with its true length; what
+        // is sent is only read.
+        let sent = unsafe {
+            libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        };
+        match Errno::result(sent) {
+            Err(Errno::EINTR) => {}
+            sent => return Ok(sent?.unsigned_abs()),
+        }
+    }
+}
+
+/// A message of one part, with the whole buffer for control messages.
+fn header(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
+    // SAFETY: `msghdr` is plain data for which all zeroes is a valid value.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = part;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = CONTROL_BYTES;
+    header
 }
 
 /// Receives one message into `buffer`; never blocks.
@@ -67,12 +102,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     let mut control = Control([MaybeUninit::uninit(); CONTROL_BYTES]);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: `msghdr` is plain data for which all zeroes is a valid value.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = &raw mut part;
-    header.msg_iovlen = 1;
-    header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = CONTROL_BYTES;
+    let mut header = header(&mut part, &mut control);
     let len = loop {
         // SAFETY: every pointer in `header` is to a live local or to `buffer`, with its true length.
         let n = unsafe {
@@ -149,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_load_of_descriptors_fits_and_one_more_is_refused_by_the_kernel() {
+    fn a_full_load_of_descriptors_fits_and_one_more_is_refused() {
         let (a, b) = pair().unwrap();
         send(a.as_fd(), b"x", &[a.as_fd(); MAX_FDS]).unwrap();
         assert_eq!(receive(b.as_fd(), &mut [0; 1]).unwrap().fds.len(), MAX_FDS);

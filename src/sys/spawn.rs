@@ -1,35 +1,33 @@
 //! Starting a program as a *sibling*: its parent is our parent, see clone(2), CLONE_PARENT.
 //!
-//! The child is made in two steps. [`spawn`] clones it and leaves it waiting at a pipe, so that its
-//! pid and pidfd are known (and can be told to somebody who will watch it) before a single
-//! instruction of the new program runs; [`Waiting::release`] lets it exec. Whoever dies in between
-//! takes the child along: it leaves when the pipe ends.
+//! As with posix_spawn(3), the child lives in our memory, on a stack of its own, until it executes the
+//! program or ends, and the calling thread sleeps so long (CLONE_VM, CLONE_VFORK): nothing is copied,
+//! however large we are, and an execution that failed is known at once.
 //!
-//! Between clone and exec the child only makes system calls on memory prepared beforehand: the
-//! caller may have other threads, whose locks nobody will ever release in the child.
-//! This file never waits for a child: that is its parent's to do, and its parent is not us.
+//! Who is to watch the child hears of it from the child itself ([`Announcement`]), before a single
+//! instruction of the new program runs. So nobody need be alive to say who it is; and as the child
+//! holds our end of that conversation until it executes the program, the end of it is never seen first.
+//!
+//! Until then the child only makes system calls on memory prepared beforehand: our other threads run
+//! on, and the thread-local variables that it sees belong to the thread that sleeps.
+//! This file never waits for a child's end: that is its parent's to do, and its parent is not us.
 
-use std::ffi::{CStr, CString, c_char, c_int};
-use std::fs::File;
-use std::io::{self, Read, Write};
+mod environment;
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{SigSet, SigmaskHow};
 
+use self::environment::Environment;
+pub(crate) use self::environment::Variable;
 use super::pidfd::Pidfd;
-
-/// One string of the new program's environment.
-#[derive(Clone, Debug)]
-pub(crate) enum Variable {
-    /// `NAME=value` as it stands.
-    Fixed(CString),
-    /// The name of a variable whose value will be the child's own pid.
-    OwnPid(String),
-    /// The name of a variable whose value will be the id of the child's pidfd; left out where the
-    /// kernel has none (before Linux 6.9).
-    OwnPidfdId(String),
-}
+use super::scm;
 
 /// What to start. Descriptors become 3, 4, 5, ... in the order given, without close-on-exec; 0, 1
 /// and 2 are inherited; nothing else is.
@@ -45,225 +43,186 @@ pub(crate) struct Program<'a> {
     pub(crate) fds: Vec<BorrowedFd<'a>>,
 }
 
-/// A child that waits at the gate. Dropping this lets it leave, unless its program runs.
+/// Who is to know of the child before its program runs, and in which words: messages whose last eight
+/// bytes the child overwrites with a number, little endian.
 #[derive(Debug)]
-pub(crate) struct Waiting {
-    child: Pidfd,
-    gate: File,
-    verdict: File,
+pub(crate) struct Announcement<'a> {
+    /// A connected socket.
+    pub(crate) to: BorrowedFd<'a>,
+    /// "I exist", with the child's pid; its pidfd is attached.
+    pub(crate) born: Vec<u8>,
+    /// "The program cannot be executed", with the errno; the child ends then.
+    pub(crate) stillborn: Vec<u8>,
+}
+
+/// Why no program runs.
+#[derive(Debug)]
+pub(crate) enum SpawnError {
+    /// There is no process, and nobody has heard of one.
+    NoProcess(io::Error),
+    /// There was one, and it could not execute the program; whoever was to know has been told.
+    NotExecuted(io::Error),
+}
+
+impl From<Errno> for SpawnError {
+    fn from(errno: Errno) -> Self {
+        Self::NoProcess(errno.into())
+    }
 }
 
 /// The first descriptor that a program is given beyond standard input, output and error.
 const FIRST: RawFd = 3;
-/// Digits of the largest u64.
-const DIGITS: usize = 20;
+/// The child's stack, in bytes, of which it needs a few thousand.
+const STACK: usize = 64 * 1024;
 
-/// Clones a child whose parent is our parent, and leaves it waiting.
+/// Starts a program as a child of our parent. Blocks until it is executed.
 ///
-/// One child at a time: a second one, cloned while the first waits, would hold the first one's gate.
-///
-/// Errors: EINVAL when we are the first process of a pid namespace (there is no parent to share),
-/// EAGAIN or ENOMEM from clone(2), EMFILE for want of descriptors.
-pub(crate) fn spawn(program: &Program<'_>) -> io::Result<Waiting> {
+/// Errors: `NoProcess` with EINVAL when we are the first process of a pid namespace (there is no
+/// parent to share), EAGAIN or ENOMEM from clone(2), EMFILE for want of descriptors, ECHILD for a child
+/// killed at once, or what sendmsg(2) says of the announcement; `NotExecuted` with what execve(2) said.
+pub(crate) fn spawn(
+    program: &Program<'_>,
+    announcement: Option<Announcement<'_>>,
+) -> Result<Pidfd, SpawnError> {
     let above = FIRST + c_int::try_from(program.fds.len()).map_err(|_| Errno::EMFILE)?;
-    let sources: Vec<OwnedFd> =
-        program.fds.iter().map(|fd| duplicate(*fd, above)).collect::<io::Result<_>>()?;
-    let numbers: Vec<RawFd> = sources.iter().map(AsRawFd::as_raw_fd).collect();
-    let (gate_out, gate_in) = pipe(above)?;
-    let (verdict_out, verdict_in) = pipe(above)?;
-    let argv = pointers(program.argv.iter().map(CString::as_c_str));
-    let mut environment = Environment::new(&program.environment);
-    let plan = Plan {
+    let duplicate = |fd: &BorrowedFd<'_>| duplicate(*fd, above);
+    let sources: Vec<OwnedFd> = program.fds.iter().map(duplicate).collect::<Result<_, _>>()?;
+    let socket = announcement.as_ref().map(|words| duplicate(&words.to)).transpose()?;
+    let (numbers, argv) = (raw(&sources), pointers(program.argv.iter().map(CString::as_c_str)));
+    let mut child = Child {
         path: program.path.as_ptr(),
         argv: argv.as_ptr(),
+        environment: Environment::new(&program.environment),
         sources: &numbers,
-        gate: gate_out.as_raw_fd(),
-        gate_peer: gate_in.as_raw_fd(),
-        verdict: verdict_in.as_raw_fd(),
+        announcement: announcement
+            .zip(socket.as_ref())
+            .map(|(words, socket)| Announcement { to: socket.as_fd(), ..words }),
+        known: false,
+        errno: 0,
     };
-    let mut pidfd: c_int = -1;
-    let flags = libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::SIGCHLD;
-    // SAFETY: without CLONE_VM this is fork(2): the child has its own copy of all memory and, in
-    // `Plan::carry_out`, never returns, allocates, unlocks or drops. `pidfd` is where CLONE_PIDFD
-    // stores the descriptor, in the parent only.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, c_long(flags), 0, &raw mut pidfd, 0, 0) };
-    match i32::try_from(Errno::result(pid)?).map_err(|_| Errno::EOVERFLOW)? {
-        // SAFETY: this is the child, alone in its copy of the memory; see above.
-        0 => unsafe { plan.carry_out(&mut environment) },
-        pid => Ok(Waiting {
-            // SAFETY: the kernel has just made this descriptor for us, close-on-exec.
-            child: Pidfd::new(pid, unsafe { OwnedFd::from_raw_fd(pidfd) }),
-            gate: gate_in.into(),
-            verdict: verdict_out.into(),
-        }),
+    let (child, mut pidfd): (*mut Child<'_>, c_int) = (&raw mut child, -1);
+    let mut stack = Vec::<MaybeUninit<u8>>::with_capacity(STACK);
+    // No handler of ours may run in the child: it would do its work in our memory.
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let flags = libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack ends inside its allocation and grows downwards; it and `child`, with all that it
+    // points to, live until the child has left our memory, which is when CLONE_VFORK lets us return.
+    // Nobody else uses them meanwhile. `pidfd` is where CLONE_PIDFD stores the descriptor.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr().add(STACK).cast();
+        libc::clone(Child::run, top, flags, child.cast(), &raw mut pidfd)
+    };
+    let pid = Errno::result(pid);
+    // It was the mask before, so it is a good one.
+    let _ = mask.thread_set_mask();
+    let pid = pid?;
+    // SAFETY: the kernel has just made this descriptor for us, close-on-exec.
+    let pidfd = Pidfd::new(pid, unsafe { OwnedFd::from_raw_fd(pidfd) });
+    // SAFETY: the child has left our memory.
+    match unsafe { ((*child).known, (*child).errno) } {
+        (true, 0) => Ok(pidfd),
+        (true, errno) => Err(SpawnError::NotExecuted(io::Error::from_raw_os_error(errno))),
+        (false, 0) => Err(Errno::ECHILD.into()),
+        (false, errno) => Err(Errno::from_raw(errno).into()),
     }
 }
 
-impl Waiting {
-    /// The child, to be watched and named to others before it runs.
-    pub(crate) fn child(&self) -> &Pidfd {
-        &self.child
-    }
-
-    /// Lets the child execute its program, and waits until it has or could not.
-    ///
-    /// A child that could not stays until `self` is dropped: whoever watches it can be told why
-    /// before they see it end.
-    ///
-    /// Errors: what execve(2) said.
-    pub(crate) fn release(&mut self) -> io::Result<()> {
-        let mut ticket = [0; 16];
-        ticket[..8].copy_from_slice(&u64::from(self.child.pid().unsigned_abs()).to_ne_bytes());
-        ticket[8..].copy_from_slice(&self.child.id().unwrap_or(0).to_ne_bytes());
-        self.gate.write_all(&ticket)?;
-        let mut errno = [0; 4];
-        match self.verdict.read_exact(&mut errno) {
-            Ok(()) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))),
-            Err(end) if end.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The child, for whoever watches it from here on.
-    pub(crate) fn into_child(self) -> Pidfd {
-        self.child
-    }
-}
-
-/// The environment as execve(2) wants it, with room in it for numbers that are not known yet.
-struct Environment {
-    strings: Vec<(Vec<u8>, Option<Blank>)>,
-    pointers: Vec<*const c_char>,
-}
-
-/// Which number belongs into a string, and where.
-#[derive(Clone, Copy)]
-struct Blank {
-    at: usize,
-    pidfd_id: bool,
-}
-
-impl Environment {
-    fn new(variables: &[Variable]) -> Self {
-        let blank = |name: &str, pidfd_id| {
-            let mut text = format!("{name}=").into_bytes();
-            let at = text.len();
-            text.resize(at + DIGITS + 1, 0);
-            (text, Some(Blank { at, pidfd_id }))
-        };
-        let strings: Vec<_> = variables
-            .iter()
-            .map(|variable| match variable {
-                Variable::Fixed(text) => (text.as_bytes_with_nul().to_vec(), None),
-                Variable::OwnPid(name) => blank(name, false),
-                Variable::OwnPidfdId(name) => blank(name, true),
-            })
-            .collect();
-        let pointers = Vec::with_capacity(strings.len() + 1);
-        Self { strings, pointers }
-    }
-
-    /// Writes the numbers in; allocates nothing.
-    fn fill(&mut self, pid: u64, pidfd_id: u64) -> *const *const c_char {
-        for (text, blank) in &mut self.strings {
-            let number = match blank {
-                Some(blank) if blank.pidfd_id => pidfd_id,
-                Some(_) => pid,
-                None => 0,
-            };
-            if let Some(blank) = blank {
-                if number == 0 {
-                    continue;
-                }
-                write_decimal(number, &mut text[blank.at..]);
-            }
-            self.pointers.push(text.as_ptr().cast());
-        }
-        self.pointers.push(std::ptr::null());
-        self.pointers.as_ptr()
-    }
-}
-
-/// Writes `number` without leading zeroes and ends it with NUL; `text` holds `DIGITS + 1` bytes.
-fn write_decimal(mut number: u64, text: &mut [u8]) {
-    let mut digits = [0; DIGITS];
-    let mut start = DIGITS;
-    while number > 0 || start == DIGITS {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
-    let len = DIGITS - start;
-    text[..len].copy_from_slice(&digits[start..]);
-    text[len] = 0;
-}
-
-/// Everything that the child needs, as numbers and pointers.
-struct Plan<'a> {
+/// What the child needs, and what it leaves behind.
+struct Child<'a> {
     path: *const c_char,
     argv: *const *const c_char,
+    environment: Environment,
+    /// Descriptors that are out of the way of 3, 4, 5, ...
     sources: &'a [RawFd],
-    gate: RawFd,
-    gate_peer: RawFd,
-    verdict: RawFd,
+    announcement: Option<Announcement<'a>>,
+    /// Whether it has been announced, if that was wanted.
+    known: bool,
+    /// What went wrong.
+    errno: c_int,
 }
 
-impl Plan<'_> {
-    /// Waits at the gate, arranges the descriptors, executes the program; leaves if it cannot.
-    ///
-    /// # Safety
-    /// Only in a child just cloned without CLONE_VM: it makes system calls on descriptors that are
-    /// the child's own copies, and ends the process.
-    unsafe fn carry_out(&self, environment: &mut Environment) -> ! {
-        // SAFETY: plain system calls on numbers and on memory that belongs to this process alone;
-        // `path`, `argv` and the environment are NUL-terminated and end with a null pointer.
+impl Child<'_> {
+    /// The life of the child, in the memory of its maker.
+    extern "C" fn run(this: *mut c_void) -> c_int {
+        // SAFETY: `spawn` passes a `Child` and does not touch it while this runs.
+        let this = unsafe { &mut *this.cast::<Self>() };
+        let Err(errno) = this.announce().and_then(|id| this.execute(id));
+        this.errno = errno as c_int;
+        if let (true, Some(announcement)) = (this.known, &mut this.announcement) {
+            let number = u64::from(this.errno.unsigned_abs());
+            // Who does not hear it sees the child end.
+            let _ = scm::send(announcement.to, with_number(&mut announcement.stillborn, number), &[]);
+        }
+        127
+    }
+
+    /// Tells who is to know; the id of the child's pidfd, or 0.
+    fn announce(&mut self) -> Result<u64, Errno> {
+        let pid = nix::unistd::getpid().as_raw();
+        let own = Pidfd::open(pid).map_err(errno_of)?;
+        if let Some(announcement) = &mut self.announcement {
+            let born = with_number(&mut announcement.born, u64::from(pid.unsigned_abs()));
+            scm::send(announcement.to, born, &[own.as_fd()]).map_err(errno_of)?;
+        }
+        self.known = true;
+        Ok(own.id().unwrap_or(0))
+    }
+
+    /// Arranges descriptors and signals, and executes the program.
+    fn execute(&mut self, pidfd_id: u64) -> Result<Infallible, Errno> {
+        let pid = u64::from(nix::unistd::getpid().as_raw().unsigned_abs());
+        let environment = self.environment.fill(pid, pidfd_id);
+        let mut next = FIRST;
+        for source in self.sources {
+            // SAFETY: dup2 touches no memory, and the table of descriptors is the child's own.
+            Errno::result(unsafe { libc::dup2(*source, next) })?;
+            next += 1;
+        }
+        // SAFETY: plain system calls on numbers and locals; `path`, `argv` and the environment are
+        // NUL-terminated and end with a null pointer.
         unsafe {
-            libc::close(self.gate_peer);
-            let mut ticket = [0u64; 2];
-            loop {
-                let n = libc::read(self.gate, ticket.as_mut_ptr().cast(), size_of_val(&ticket));
-                if n == 16 {
-                    break;
-                }
-                if n >= 0 || *libc::__errno_location() != libc::EINTR {
-                    libc::_exit(127);
-                }
-            }
-            let environment = environment.fill(ticket[0], ticket[1]);
-            let mut next = FIRST;
-            for source in self.sources {
-                if libc::dup2(*source, next) == -1 {
-                    self.give_up();
-                }
-                next += 1;
-            }
             // Whatever a foreign library left inheritable must not leak into the new program.
             libc::syscall(libc::SYS_close_range, next, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            forget_handlers();
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
             libc::execve(self.path, self.argv, environment);
-            self.give_up()
         }
+        Err(Errno::last())
     }
+}
 
-    /// Tells the errno of the last call through the pipe, waits until it has been heard (the gate
-    /// closes), and ends the child.
-    ///
-    /// # Safety
-    /// As for [`Plan::carry_out`].
-    unsafe fn give_up(&self) -> ! {
-        // SAFETY: `errno` is a live local; the descriptor is the child's own.
+/// Signals that have a handler get their default back, as in execve(2), and those that are ignored
+/// stay so.
+///
+/// # Safety
+/// Only in a process of its own: whoever relies on a handler would miss it.
+unsafe fn forget_handlers() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: `action` is a live local, for which all zeroes is a valid value.
         unsafe {
-            let errno = *libc::__errno_location();
-            libc::write(self.verdict, (&raw const errno).cast(), size_of_val(&errno));
-            let mut end = 0u8;
-            while libc::read(self.gate, (&raw mut end).cast(), 1) == -1
-                && *libc::__errno_location() == libc::EINTR
-            {}
-            libc::_exit(127)
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let asked = libc::sigaction(signal, std::ptr::null(), &raw mut action);
+            if asked == 0 && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) {
+                action.sa_sigaction = libc::SIG_DFL;
+                libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+            }
         }
     }
+}
+
+/// The message with `number` in its last eight bytes.
+fn with_number(message: &mut [u8], number: u64) -> &[u8] {
+    if let Some(last) = message.last_chunk_mut() {
+        *last = number.to_le_bytes();
+    }
+    message
+}
+
+/// What the kernel said; allocates nothing.
+fn errno_of(error: io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// A null-terminated array of pointers into `strings`.
@@ -272,44 +231,36 @@ fn pointers<'a>(strings: impl Iterator<Item = &'a CStr>) -> Vec<*const c_char> {
 }
 
 /// A close-on-exec duplicate numbered `lowest` or higher, out of the way of what goes to 3, 4, 5...
-fn duplicate(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
+fn duplicate(fd: BorrowedFd<'_>, lowest: RawFd) -> Result<OwnedFd, Errno> {
     let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
     // SAFETY: fcntl has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// A pipe, both ends close-on-exec and numbered `lowest` or higher.
-fn pipe(lowest: RawFd) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (out, into) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    Ok((duplicate(out.as_fd(), lowest)?, duplicate(into.as_fd(), lowest)?))
-}
-
-/// `clone` takes its flags as a long.
-fn c_long(flags: c_int) -> libc::c_long {
-    libc::c_long::from(flags)
+/// The numbers of descriptors that stay owned.
+fn raw(fds: &[OwnedFd]) -> Vec<RawFd> {
+    fds.iter().map(AsRawFd::as_raw_fd).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::seqpacket;
+    use std::fs::File;
+    use std::io::Read;
     use std::os::unix::net::UnixStream;
-
-    /// Two children waiting at once would hold each other's gates open.
-    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
     /// What a shell says when it is started with these variables and descriptors.
     fn ask_a_shell(script: &str, environment: Vec<Variable>, extra: &[BorrowedFd<'_>]) -> (Pidfd, String) {
-        let _turn = ONE_AT_A_TIME.lock().unwrap();
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let fds: Vec<_> = [theirs.as_fd()].into_iter().chain(extra.iter().copied()).collect();
         let argv = ["sh", "-c", script].map(|word| CString::new(word).unwrap()).to_vec();
         let program = Program { path: c"/bin/sh".into(), argv, environment, fds };
-        let mut waiting = spawn(&program).unwrap();
-        waiting.release().unwrap();
+        let child = spawn(&program, None).unwrap();
         drop(theirs);
         let mut said = String::new();
         ours.read_to_string(&mut said).unwrap();
-        (waiting.into_child(), said)
+        (child, said)
     }
 
     #[test]
@@ -337,43 +288,60 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_cannot_be_executed_says_why() {
-        let _turn = ONE_AT_A_TIME.lock().unwrap();
-        let program = |path: &CStr| Program {
-            path: path.into(),
-            argv: vec![path.into()],
-            environment: Vec::new(),
-            fds: Vec::new(),
-        };
-        for (path, errno) in [(c"/nonexistent", libc::ENOENT), (c"/etc/passwd", libc::EACCES)] {
-            let mut waiting = spawn(&program(path)).unwrap();
-            let error = waiting.release().unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(errno));
-            assert!(!waiting.child().is_gone().unwrap(), "it waits until its failure has been told");
-            let Waiting { child, gate, .. } = waiting;
-            drop(gate);
+    fn the_child_has_no_signal_blocked_and_our_mask_is_what_it_was() {
+        let ours = SigSet::thread_get_mask().unwrap();
+        let (_, said) = ask_a_shell("grep ^SigBlk /proc/self/status >&3", Vec::new(), &[]);
+        assert_eq!(said, "SigBlk:\t0000000000000000\n");
+        assert_eq!(SigSet::thread_get_mask().unwrap(), ours);
+    }
+
+    #[test]
+    fn whoever_is_to_know_hears_of_the_child_before_its_program_and_why_there_is_none() {
+        let cases: [(&CStr, c_int); 3] =
+            [(c"/bin/true", 0), (c"/nonexistent", libc::ENOENT), (c"/etc/passwd", libc::EACCES)];
+        for (path, errno) in cases {
+            let (ours, theirs) = seqpacket::pair().unwrap();
+            let program = Program {
+                path: path.into(),
+                argv: vec![path.into()],
+                environment: Vec::new(),
+                // As many as it takes to be in the way of the socket.
+                fds: vec![theirs.as_fd(); 40],
+            };
+            let words = |kind: u8| [&[kind][..], &[0; 8]].concat();
+            let announcement = Announcement { to: theirs.as_fd(), born: words(1), stillborn: words(2) };
+            let outcome = spawn(&program, Some(announcement));
+            let hear = || {
+                let mut bytes = [0; 9];
+                let received = scm::receive(ours.as_fd(), &mut bytes).unwrap();
+                (bytes[0], u64::from_le_bytes(bytes[1..].try_into().unwrap()), received.fds)
+            };
+            let (kind, pid, mut fds) = hear();
+            let child = Pidfd::new(pid.try_into().unwrap(), fds.pop().unwrap());
             child.wait_until_gone().unwrap();
+            match outcome {
+                Ok(spawned) => assert_eq!((kind, spawned.pid(), spawned.id()), (1, child.pid(), child.id())),
+                Err(SpawnError::NotExecuted(error)) => {
+                    assert_eq!(error.raw_os_error(), Some(errno));
+                    assert!(matches!(hear(), (2, number, _) if number == u64::from(errno.unsigned_abs())));
+                }
+                Err(SpawnError::NoProcess(error)) => panic!("{error}"),
+            }
         }
     }
 
     #[test]
-    fn a_child_that_is_never_released_leaves() {
-        let _turn = ONE_AT_A_TIME.lock().unwrap();
-        let path = c"/bin/true";
-        let program =
-            Program { path: path.into(), argv: vec![path.into()], environment: Vec::new(), fds: Vec::new() };
-        let Waiting { child, gate, verdict } = spawn(&program).unwrap();
-        assert!(!child.is_gone().unwrap());
-        drop((gate, verdict));
-        child.wait_until_gone().unwrap();
-    }
-
-    #[test]
-    fn numbers_are_written_as_pid_1_writes_them() {
-        for number in [1, 10, 65_535, u64::MAX] {
-            let mut text = [7; DIGITS + 1];
-            write_decimal(number, &mut text);
-            assert_eq!(CStr::from_bytes_until_nul(&text).unwrap().to_str().unwrap(), number.to_string());
-        }
+    fn a_child_that_nobody_would_know_of_executes_nothing() {
+        let (ours, theirs) = seqpacket::pair().unwrap();
+        drop(ours);
+        let (mut listening, said) = UnixStream::pair().unwrap();
+        let argv = [c"sh", c"-c", c"echo no >&3"].map(CString::from).to_vec();
+        let fds = vec![said.as_fd()];
+        let program = Program { path: c"/bin/sh".into(), argv, environment: Vec::new(), fds };
+        let announcement = Announcement { to: theirs.as_fd(), born: vec![1; 9], stillborn: vec![2; 9] };
+        let error = spawn(&program, Some(announcement)).unwrap_err();
+        assert!(matches!(error, SpawnError::NoProcess(error) if error.raw_os_error() == Some(libc::EPIPE)));
+        drop(said);
+        assert_eq!(listening.read(&mut [0; 9]).unwrap(), 0);
     }
 }

@@ -93,7 +93,7 @@ impl Callers {
                     format!("`handover reload` speaks version {version}, the service version {VERSION}");
                 Answer::Failed(Failure::new(Reason::Protocol, detail))
             }
-            Request::Spawned { .. } | Request::Failed(_) => return None,
+            Request::Spawned { .. } | Request::Failed(_) | Request::NotExecuted { .. } => return None,
         };
         // It need not wait for the answer.
         let _ = caller.send(&answer, &[]);

@@ -4,9 +4,9 @@
 //!   helper                                  main process                        PID 1
 //!     | Upgrade ------------------------------>|                                  |
 //!     |<------------------------ Grant, fds ---|                                  |
-//!     | clone(CLONE_PARENT): the successor waits                                  |
-//!     | Spawned, pidfd ----------------------->|                                  |
-//!     | the successor runs <---- link -------->|                                  |
+//!     | clone(CLONE_PARENT)                    |                                  |
+//!     |       `-- successor: Spawned, pidfd -->|                                  |
+//!     |               | execve <---- link ---->|                                  |
 //!     |                                        | MAINPID= READY=1, BARRIER=1 ---->|
 //!     |<----------------------------- Switched | ... drains, exits                |
 //!     | exit 0                                                                    |
@@ -16,7 +16,7 @@
 //! sandbox, and the successor inherits them. It ends with what really happened; it never decides:
 //! the main process does, and aborts the upgrade should this process be killed.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::channel::{Channel, Delivery, ReceiveError};
@@ -63,19 +63,13 @@ fn converse(main_pid: i32) -> Result<Answer, Failure> {
         Delivery { message: Answer::Grant(grant), fds, .. } => collect(&control, grant, fds)?,
         Delivery { message: other, .. } => return Ok(other),
     };
-    let mut waiting = match launch::start(&grant, &fds) {
-        Ok(waiting) => waiting,
-        Err(failure) => return report(&control, failure),
-    };
+    // It tells the main process itself who it is, and whether it could be executed.
+    if let Err(failure) = launch::start(&grant, &fds, Some(&control)) {
+        say(&control, &Request::Failed(failure))?;
+    }
     // The link must end when the successor does: nobody else may hold it.
     drop(fds);
-    let spawned = Request::Spawned { pid: waiting.child().pid() };
-    let told = control.send(&spawned, &[waiting.child().as_fd()]);
-    told.map_err(|error| Failure::from_io(Reason::PredecessorLost, "tell the main process", &error))?;
-    if let Err(error) = waiting.release() {
-        return report(&control, launch::exec_failure(&grant, &error));
-    }
-    outcome(&control)
+    Ok(hear(&control, OUTCOME)?.message)
 }
 
 /// Asks for the upgrade; the first answer, and the channel it came from.
@@ -96,16 +90,6 @@ fn collect(control: &Channel, grant: Grant, mut fds: Vec<OwnedFd>) -> Result<(Gr
         }
     }
     Ok((grant, fds))
-}
-
-/// Tells the main process what went wrong here, and returns what it makes of it.
-fn report(control: &Channel, failure: Failure) -> Result<Answer, Failure> {
-    say(control, &Request::Failed(failure))?;
-    outcome(control)
-}
-
-fn outcome(control: &Channel) -> Result<Answer, Failure> {
-    Ok(hear(control, OUTCOME)?.message)
 }
 
 fn say(control: &Channel, request: &Request) -> Result<(), Failure> {

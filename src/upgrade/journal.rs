@@ -16,6 +16,9 @@ use super::failure::Failure;
 /// How long the last entries may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long an entry that can wait does: an upgrade of a service with little to initialise is over by then.
+const LATER: Duration = Duration::from_millis(50);
+
 /// What is worth an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -135,7 +138,7 @@ impl Phase {
 const MOST_WAITING: usize = 64;
 
 /// Writes entries in the background, one after the other, so that an upgrade never waits for journald.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Scribe {
     desk: Arc<Mutex<Desk>>,
     at_work: TaskTracker,
@@ -150,13 +153,34 @@ struct Desk {
 impl Scribe {
     /// Writes an entry soon. One too many is lost: journald has been stuck for long then.
     pub(crate) fn write(&self, phase: Phase) {
+        self.put(phase);
+        self.begin();
+    }
+
+    /// Writes an entry together with the next one, or in a moment: to start a thread takes as long as to
+    /// start a process, and where there is one processor, one of them waits.
+    pub(crate) fn write_later(&self, phase: Phase) {
+        self.put(phase);
+        let this = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LATER).await;
+            this.begin();
+        });
+    }
+
+    fn put(&self, phase: Phase) {
         let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         if desk.waiting.len() == MOST_WAITING {
             tracing::warn!(phase = phase.name(), "the journal takes no more entries");
             return;
         }
         desk.waiting.push_back(phase);
-        if !std::mem::replace(&mut desk.busy, true) {
+    }
+
+    /// Has a thread write what waits, unless one does.
+    fn begin(&self) {
+        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        if !desk.waiting.is_empty() && !std::mem::replace(&mut desk.busy, true) {
             let desk = Arc::clone(&self.desk);
             self.at_work.spawn_blocking(move || Desk::clear(&desk));
         }
@@ -164,6 +188,7 @@ impl Scribe {
 
     /// Waits until everything is written; but not for ever, journald may be stuck.
     pub(crate) async fn finish(self) {
+        self.begin();
         self.at_work.close();
         if tokio::time::timeout(PATIENCE, self.at_work.wait()).await.is_err() {
             tracing::warn!("the journal took longer than {PATIENCE:?}");

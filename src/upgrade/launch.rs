@@ -9,10 +9,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use super::channel::Channel;
 use super::failure::{Failure, Reason};
-use super::message::Grant;
+use super::message::{Grant, Message, Request};
 use crate::activation::env;
-use crate::sys::spawn::{Program, Variable, Waiting, spawn};
+use crate::sys::pidfd::Pidfd;
+use crate::sys::spawn::{Announcement, Program, SpawnError, Variable, spawn};
 
 /// Under this name the successor finds its link; no service ever sees it.
 pub(crate) const LINK: &str = "handover.link";
@@ -41,10 +43,16 @@ const DROPPED: [&str; 13] = [
     PASSED_ON[2],
 ];
 
-/// Makes the successor; it waits until it is released.
+/// Starts the successor, which tells the process at the other end of `control` that it exists, and if it
+/// could not be executed, why. Blocks until it is.
 ///
-/// Fails with `Spawn` when there can be no process, and `Exec` when path or arguments make no sense.
-pub(crate) fn start(grant: &Grant, fds: &[OwnedFd]) -> Result<Waiting, Failure> {
+/// `Ok(Err(..))` is one that could not be executed. Fails with `Spawn` when there can be no process, and
+/// `Exec` when path or arguments make no sense.
+pub(crate) fn start(
+    grant: &Grant,
+    fds: &[OwnedFd],
+    control: Option<&Channel>,
+) -> Result<io::Result<Pidfd>, Failure> {
     if grant.names.len() != fds.len() {
         let detail = format!("{} names came for {} descriptors", grant.names.len(), fds.len());
         return Err(Failure::new(Reason::Protocol, detail));
@@ -55,13 +63,18 @@ pub(crate) fn start(grant: &Grant, fds: &[OwnedFd]) -> Result<Waiting, Failure> 
         environment: environment(std::env::vars_os(), grant)?,
         fds: fds.iter().map(AsFd::as_fd).collect(),
     };
-    spawn(&program)
-        .map_err(|error| Failure::from_io(Reason::Spawn, "make a process for the successor", &error))
-}
-
-/// What a failure to execute is called.
-pub(crate) fn exec_failure(grant: &Grant, error: &io::Error) -> Failure {
-    Failure::from_io(Reason::Exec, String::from_utf8_lossy(&grant.path), error)
+    let announcement = control.map(|control| Announcement {
+        to: control.as_fd(),
+        born: Request::Spawned { pid: 0 }.encode(),
+        stillborn: Request::NotExecuted { errno: 0 }.encode(),
+    });
+    match spawn(&program, announcement) {
+        Ok(successor) => Ok(Ok(successor)),
+        Err(SpawnError::NotExecuted(error)) => Ok(Err(error)),
+        Err(SpawnError::NoProcess(error)) => {
+            Err(Failure::from_io(Reason::Spawn, "make a process for the successor", &error))
+        }
+    }
 }
 
 fn environment(
@@ -154,6 +167,6 @@ mod tests {
     #[test]
     fn a_count_that_disagrees_starts_nothing() {
         let grant = Grant { names: vec!["web".into()], ..Grant::default() };
-        assert_eq!(start(&grant, &[]).unwrap_err().reason, Reason::Protocol);
+        assert_eq!(start(&grant, &[], None).unwrap_err().reason, Reason::Protocol);
     }
 }

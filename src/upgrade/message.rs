@@ -13,15 +13,18 @@ pub(crate) const VERSION: u16 = 1;
 /// Most bytes of one message; a reader never allocates more.
 pub(crate) const MAX_BYTES: usize = 64 * 1024;
 
-/// From `handover reload` to the main process.
+/// From `handover reload` to the main process; `Spawned` and `NotExecuted` from the successor itself, which
+/// writes its number into the last eight bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     /// May I start the successor of `main`, the main process as PID 1 told it?
     Upgrade { version: u16, main: i32 },
-    /// It waits, under this pid; its pidfd is attached. I let it run now.
+    /// I am the successor, under this pid, and will be executed now; my pidfd is attached.
     Spawned { pid: i32 },
-    /// It could not be made or executed.
+    /// It could not be made.
     Failed(Failure),
+    /// I could not be executed, and end.
+    NotExecuted { errno: i32 },
 }
 
 /// From the main process to `handover reload`.
@@ -118,6 +121,7 @@ impl Message for Request {
             Self::Upgrade { version, main } => Writer::new(1).number(u64::from(*version)).pid(*main),
             Self::Spawned { pid } => Writer::new(2).pid(*pid),
             Self::Failed(failure) => Writer::new(3).failure(failure),
+            Self::NotExecuted { errno } => Writer::new(4).pid(*errno),
         }
         .0
     }
@@ -128,6 +132,7 @@ impl Message for Request {
             1 => Self::Upgrade { version: reader.version()?, main: reader.pid()? },
             2 => Self::Spawned { pid: reader.pid()? },
             3 => Self::Failed(reader.failure()?),
+            4 => Self::NotExecuted { errno: reader.pid()? },
             number => return Err(Garbled::Unknown { what: "request", number }),
         };
         reader.end(message)

@@ -55,13 +55,13 @@ impl Predecessor {
     /// The next thing that happens; `draining` is how many older processes still drain. Cancel safe.
     pub(crate) async fn event(&mut self, draining: usize) -> Event {
         let wake_at = self.machine.wake_at();
-        // The helper tells who the successor is before it can say a word; what it says comes before
-        // its end, which comes before anything else.
+        // Who the successor is comes before anything that it says; what it says comes before its end,
+        // which comes before anything else.
         let link = self.link.as_ref().filter(|_| self.successor.is_some());
         tokio::select! { biased;
             said = hear::<Report>(link) => self.link_event(said),
             said = hear::<Request>(self.helper.as_ref()) => self.helper_event(said),
-            () = gone(self.successor.as_ref()) => self.last_words().unwrap_or(Event::SuccessorGone),
+            () = gone(self.successor.as_ref()) => self.last_words(),
             caller = self.callers.next() => {
                 self.asking = Some(caller);
                 Event::Asked { by: By::Helper, draining }
@@ -90,32 +90,24 @@ impl Predecessor {
     }
 
     /// Starts the successor from this process; for SIGHUP.
-    pub(crate) async fn launch(&mut self) -> Vec<Event> {
-        let started = self.lay_link().and_then(|(mut grant, link)| {
-            let mut fds = self.duplicates().map_err(no_descriptors)?;
-            fds.push(link.into());
-            grant.names.push(LINK.into());
-            let waiting = launch::start(&grant, &fds)?;
-            Ok((grant, waiting))
-        });
-        let (grant, mut waiting) = match started {
-            Ok(started) => started,
-            Err(failure) => return vec![Event::SpawnFailed(failure)],
-        };
-        let pid = waiting.child().pid();
-        let released = tokio::task::spawn_blocking(move || {
-            let verdict = waiting.release();
-            (waiting, verdict)
-        });
-        let spawned = Event::Spawned { pid };
-        match released.await {
-            Ok((waiting, Ok(()))) => match self.watch(waiting.into_child()) {
-                Ok(()) => vec![spawned],
-                Err(failure) => vec![spawned, Event::SpawnFailed(failure)],
-            },
-            Ok((_, Err(error))) => vec![spawned, Event::SpawnFailed(launch::exec_failure(&grant, &error))],
-            Err(panic) => vec![spawned, Event::SpawnFailed(Failure::new(Reason::Spawn, panic.to_string()))],
+    pub(crate) async fn launch(&mut self) -> Event {
+        match self.start().await {
+            Ok(pid) => Event::Spawned { pid },
+            Err(failure) => Event::SpawnFailed(failure),
         }
+    }
+
+    async fn start(&mut self) -> Result<i32, Failure> {
+        let (mut grant, link) = self.lay_link()?;
+        let mut fds = self.duplicates().map_err(no_descriptors)?;
+        fds.push(link.into());
+        grant.names.push(LINK.into());
+        let started = tokio::task::spawn_blocking(move || launch::start(&grant, &fds, None)).await;
+        let started = started.map_err(|panic| Failure::new(Reason::Spawn, panic.to_string()))??;
+        let successor = started.map_err(|error| self.not_executed(&error))?;
+        let pid = successor.pid();
+        self.watch(successor)?;
+        Ok(pid)
     }
 
     /// Tells whoever just asked that it will not be.
@@ -141,7 +133,7 @@ impl Predecessor {
 
     /// Tells the helper that the upgrade failed; there is no successor any more.
     pub(crate) fn report(&mut self, failure: &Failure) {
-        self.successor = None;
+        (self.successor, self.link) = (None, None);
         if let Some(helper) = self.helper.take() {
             let _ = helper.send(&Answer::Failed(failure.clone()), &[]);
         }
@@ -187,7 +179,7 @@ impl Predecessor {
             }
             Err(ReceiveError::Closed | ReceiveError::Io(_)) => {
                 self.link = None;
-                Event::SuccessorGone
+                self.last_words()
             }
             Ok(Delivery { message: Report::Stopping, .. }) => {
                 let detail = "it stops although the service is not its own";
@@ -211,6 +203,9 @@ impl Predecessor {
                 None => wrong(format!("`handover reload` sent no pidfd for the successor {pid}")),
             },
             Ok(Delivery { message: Request::Failed(failure), .. }) => Event::SpawnFailed(failure),
+            Ok(Delivery { message: Request::NotExecuted { errno }, .. }) => {
+                Event::SpawnFailed(self.not_executed(&io::Error::from_raw_os_error(errno)))
+            }
             Ok(Delivery { message: Request::Upgrade { .. }, .. }) => {
                 wrong("`handover reload` asked twice on one connection".into())
             }
@@ -224,12 +219,19 @@ impl Predecessor {
         }
     }
 
-    /// The successor is gone; it may have said why just before.
-    fn last_words(&mut self) -> Option<Event> {
-        match self.link.as_ref()?.receive_now::<Report>() {
-            Ok(said) => Some(self.link_event(Ok(said))),
-            Err(_) => None,
+    /// The successor is gone; it may have said why just before, on the link, or on the way there.
+    fn last_words(&mut self) -> Event {
+        if let Some(Ok(said)) = self.link.as_ref().map(AsyncChannel::receive_now::<Report>) {
+            return self.link_event(Ok(said));
         }
+        match self.helper.as_ref().map(AsyncChannel::receive_now::<Request>) {
+            Some(Ok(said)) => self.helper_event(Ok(said)),
+            _ => Event::SuccessorGone,
+        }
+    }
+
+    fn not_executed(&self, error: &io::Error) -> Failure {
+        Failure::from_io(Reason::Exec, String::from_utf8_lossy(&self.estate.program.path), error)
     }
 
     /// A new link; its other end, and the grant without it.

@@ -39,6 +39,19 @@ proptest! {
         there_and_back(&Request::Upgrade { version, main: pid });
         there_and_back(&Request::Spawned { pid });
         there_and_back(&Request::Failed(failure));
+        there_and_back(&Request::NotExecuted { errno: pid });
+    }
+
+    #[test]
+    fn a_successor_can_write_its_number_into_a_message_that_is_there(number in 1..i32::MAX) {
+        let bytes = u64::from(number.unsigned_abs()).to_le_bytes();
+        let written = |mut message: Vec<u8>| {
+            *message.last_chunk_mut().unwrap() = bytes;
+            Request::decode(&message)
+        };
+        prop_assert_eq!(written(Request::Spawned { pid: 0 }.encode()), Ok(Request::Spawned { pid: number }));
+        let not_executed = written(Request::NotExecuted { errno: 0 }.encode());
+        prop_assert_eq!(not_executed, Ok(Request::NotExecuted { errno: number }));
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn duration(table: &mut Table, what: &'static str, busy: u32) {
     table.add(&row("  with start and end of `handover reload`", by_command, &forked, "fork + exec"));
 }
 
-/// Has std fork, as we do, where it would call vfork(2) otherwise.
+/// Has std fork, as the promise has it, where it would call vfork(2) otherwise, as we do.
 fn fork(mut command: Command) -> Command {
     #[expect(unsafe_code, reason = "only a closure of ours between fork and exec makes std fork")]
     // SAFETY: the closure does nothing at all.

@@ -11,6 +11,7 @@
 //! | `sys` | the kernel, safe: the only `unsafe`; knows no systemd word |
 //! | [`activation`] | sd_listen_fds(3): what was passed to me, by name, typed, owned once |
 //! | [`notify`] | sd_notify(3): messages, barrier, watchdog |
+//! | [`fdstore`] | FileDescriptorStoreMax=: what PID 1 keeps for the service: connections, state, the record |
 //! | [`drain`] | work in flight: watch it, ask it to end, await the last, up to a deadline |
 //! | [`upgrade`] | one process replaces another: the machine, the link, the successor |
 //! | [`daemon`] | the paved path for a tokio service: `Starting -> Serving -> Retiring \| Stopping` |
@@ -24,6 +25,8 @@ mod sys;
 pub mod activation;
 
 pub mod notify;
+
+pub mod fdstore;
 
 pub mod drain;
 

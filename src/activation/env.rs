@@ -146,7 +146,7 @@ fn not_a_number(variable: &'static str, value: &str, least: u64) -> EnvError {
 }
 
 /// Why names cannot be passed.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
     /// PID 1 would not take this name, or the reader would not find it again.

@@ -8,10 +8,11 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 
 use super::env::UNKNOWN;
 use super::passed::{TCP_LISTENER, UDP_SOCKET, UNIX_DATAGRAM, UNIX_LISTENER, Wanted};
-use super::{ClaimError, ConvertError, Passed};
+use super::{ClaimError, ConvertError, Kind, Passed};
 
-/// Names that start so are handover's own.
-const RESERVED: &str = "handover.";
+/// Names that start so are handover's own: what it passes and stores for itself, and the connections
+/// that it has PID 1 hold. Those have a short beginning, for all names together are one string.
+const RESERVED: [&str; 2] = ["handover.", "ho."];
 
 /// Most descriptors an error message lists.
 const LISTED: usize = 8;
@@ -99,6 +100,11 @@ pub enum TakeError {
     Convert(#[from] ConvertError),
 }
 
+/// Whether `name` is handover's own, so that no service may use it.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    RESERVED.iter().any(|prefix| name.starts_with(prefix))
+}
+
 impl Inherited {
     /// Asks each descriptor what it is. `names` are as many as `fds`, or `None`.
     pub(super) fn new(
@@ -110,7 +116,7 @@ impl Inherited {
         let names = names.unwrap_or_else(|| vec![UNKNOWN.to_string(); fds.len()]);
         let (mut plain, mut reserved) = (Vec::with_capacity(fds.len()), Vec::new());
         for (name, fd) in names.into_iter().zip(fds) {
-            let whose = if name.starts_with(RESERVED) { &mut reserved } else { &mut plain };
+            let whose = if is_reserved(&name) { &mut reserved } else { &mut plain };
             let passed = Passed::new(name.clone(), fd).map_err(|source| ClaimError::Kind { name, source })?;
             whose.push(passed);
         }
@@ -160,6 +166,21 @@ impl Inherited {
     /// Takes handover's own descriptors of this name, in the order of arrival.
     pub(crate) fn take_reserved(&mut self, name: &str) -> Vec<Passed> {
         self.reserved.extract_if(.., |passed| passed.name() == name).collect()
+    }
+
+    /// As [`take_reserved`](Self::take_reserved), of those that are of this kind.
+    pub(crate) fn take_reserved_as(&mut self, name: &str, kind: Kind) -> Vec<Passed> {
+        self.reserved.extract_if(.., |passed| passed.name() == name && passed.kind() == kind).collect()
+    }
+
+    /// Takes handover's own descriptors whose names start so, in the order of arrival.
+    pub(crate) fn take_reserved_prefix(&mut self, prefix: &str) -> Vec<Passed> {
+        self.reserved.extract_if(.., |passed| passed.name().starts_with(prefix)).collect()
+    }
+
+    /// All that nobody took, handover's own as well.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Passed> {
+        self.fds.iter().chain(&self.reserved)
     }
 
     /// Takes the listening TCP socket of this name; non-blocking, so that
@@ -269,111 +290,4 @@ impl Inherited {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::activation::{Kind, Role, Transport};
-
-    fn tcp() -> OwnedFd {
-        TcpListener::bind("127.0.0.1:0").unwrap().into()
-    }
-
-    fn udp() -> OwnedFd {
-        UdpSocket::bind("127.0.0.1:0").unwrap().into()
-    }
-
-    fn directory() -> OwnedFd {
-        std::fs::File::open("/").unwrap().into()
-    }
-
-    fn named(fds: Vec<(&str, OwnedFd)>) -> Inherited {
-        let (names, fds) = fds.into_iter().map(|(name, fd)| (name.to_string(), fd)).unzip();
-        Inherited::new(Origin::Manager, fds, Some(names)).unwrap()
-    }
-
-    #[test]
-    fn a_name_is_taken_once_and_then_it_is_known_to_be_taken() {
-        let mut inherited = named(vec![("web", tcp()), ("admin", tcp())]);
-        let web = inherited.take("web").unwrap();
-        assert_eq!((web.name(), web.kind()), ("web", Kind::Socket(Transport::Tcp, Role::Listening)));
-        assert!(matches!(inherited.take("web"), Err(TakeError::AlreadyTaken { .. })));
-        assert!(matches!(inherited.tcp_listener("web"), Err(TakeError::AlreadyTaken { .. })));
-        assert_eq!(inherited.names().collect::<Vec<_>>(), ["admin"]);
-    }
-
-    #[test]
-    fn a_name_that_is_not_there_is_answered_with_those_that_are() {
-        let mut inherited = named(vec![("web.socket", directory())]);
-        assert_eq!(
-            inherited.take("web").unwrap_err().to_string(),
-            "nothing named \"web\" was passed (LISTEN_PID names this process); what is there: \
-             \"web.socket\" (directory). A .socket unit names its sockets with FileDescriptorName="
-        );
-        let mut many = named((0..30).map(|_| ("stored", directory())).collect());
-        let error = many.take("web").unwrap_err().to_string();
-        assert!(error.matches("stored").count() == 8 && error.contains("and 22 more"), "{error}");
-    }
-
-    #[test]
-    fn several_of_one_name_come_in_the_order_of_arrival_and_never_one_by_chance() {
-        let mut inherited = named(vec![("web", tcp()), ("stored", directory()), ("web", tcp())]);
-        let order: Vec<_> = inherited.leftover().filter_map(Passed::address).collect();
-        assert!(matches!(inherited.take("web"), Err(TakeError::Several { count: 2, .. })));
-        assert!(matches!(inherited.tcp_listener("web"), Err(TakeError::Several { count: 2, .. })));
-        assert_eq!(inherited.names().collect::<Vec<_>>(), ["web", "stored"]);
-        let all = inherited.tcp_listeners("web").unwrap();
-        assert_eq!(all.iter().map(|web| web.local_addr().unwrap().to_string()).collect::<Vec<_>>(), order);
-        assert_eq!(inherited.take_all("stored").len(), 1);
-        assert!(inherited.take_all("stored").is_empty());
-        assert_eq!(inherited.leftover().count(), 0);
-    }
-
-    #[test]
-    fn the_kind_decides_where_tcp_and_udp_share_a_name() {
-        let mut inherited = named(vec![("dns", udp()), ("dns", tcp())]);
-        assert!(matches!(inherited.take("dns"), Err(TakeError::Several { .. })));
-        inherited.tcp_listener("dns").unwrap();
-        inherited.udp_socket("dns").unwrap();
-    }
-
-    #[test]
-    fn a_wrong_kind_is_an_error_that_holds_the_descriptor() {
-        let mut inherited = named(vec![("web", udp()), ("web", directory())]);
-        for _ in 0..2 {
-            let error = inherited.tcp_listeners("web").unwrap_err();
-            let TakeError::Convert(error) = error else { panic!("{error}") };
-            assert_eq!(error.into_passed().name(), "web");
-        }
-        assert!(matches!(inherited.tcp_listeners("web"), Err(TakeError::AlreadyTaken { .. })));
-    }
-
-    #[test]
-    fn without_names_the_first_of_the_kind_is_taken_whatever_it_is_called() {
-        let fds = vec![udp(), tcp(), tcp()];
-        let mut inherited = Inherited::new(Origin::Development, fds, None).unwrap();
-        let first = inherited.leftover().nth(1).and_then(Passed::address).unwrap();
-        assert_eq!(inherited.tcp_listener("web").unwrap().local_addr().unwrap().to_string(), first);
-        inherited.tcp_listener("admin").unwrap();
-        assert!(matches!(inherited.tcp_listener("third"), Err(TakeError::NotPassed { .. })));
-        assert!(matches!(inherited.take("web"), Err(TakeError::NotPassed { .. })));
-        assert_eq!(inherited.take("unknown").unwrap().kind().to_string(), "UDP socket");
-    }
-
-    #[test]
-    fn reserved_names_are_for_handover_alone() {
-        let mut inherited = named(vec![("handover.link", tcp()), ("handover", directory())]);
-        assert_eq!(inherited.names().collect::<Vec<_>>(), ["handover"]);
-        assert_eq!(inherited.leftover().count(), 1);
-        assert!(inherited.take("handover.link").is_err() && inherited.take_all("handover.link").is_empty());
-        assert!(inherited.may_bind());
-        assert_eq!(inherited.take_reserved("handover.link").len(), 1);
-        assert!(inherited.take_reserved("handover.link").is_empty());
-    }
-
-    #[test]
-    fn nothing_is_a_state_and_no_error() {
-        let origin = Origin::ForAnother { variable: "LISTEN_PID", value: "1".into() };
-        let mut nothing = Inherited::new(origin, Vec::new(), None).unwrap();
-        let error = nothing.tcp_listener("web").unwrap_err().to_string();
-        assert!(error.contains("(LISTEN_PID=1 names another process); what is there: nothing."), "{error}");
-    }
-}
+mod tests;

@@ -29,7 +29,8 @@
 //! A name may occur several times: all sockets of one `.socket` unit share it. Some names come from
 //! PID 1 itself: `connection` (Accept=yes), `stored` (the fd store, without FDNAME=), the unit's own
 //! name (`web.socket`) where FileDescriptorName= is not set. `unknown` stands for a speaker without
-//! names. Names that start with `handover.` are handover's own and are never shown.
+//! names. Names that start with `handover.` or `ho.` are handover's own and are
+//! never shown.
 //!
 //! This chapter never changes the environment, never guesses a kind, never closes what it was given
 //! because of an error in a name, never clears O_NONBLOCK (the flag is shared with other processes),
@@ -45,6 +46,7 @@ mod passed;
 pub use self::bind::BindError;
 pub use self::claim::{ClaimError, claim};
 pub use self::env::{EnvError, NameError, check_name};
+pub(crate) use self::inherited::is_reserved;
 pub use self::inherited::{Inherited, Origin, TakeError};
 pub use self::passed::{ConvertError, Passed};
 pub use crate::sys::adopt::AdoptError;

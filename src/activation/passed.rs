@@ -21,7 +21,7 @@ pub struct Passed {
 
 impl Passed {
     /// Asks the kernel what `fd` is and calls it `name`.
-    pub(super) fn new(name: String, fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(name: String, fd: OwnedFd) -> io::Result<Self> {
         let kind = kind::kind(fd.as_fd())?;
         Ok(Self { name, fd, kind })
     }

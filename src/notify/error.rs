@@ -79,6 +79,9 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// This process has handed over, or leaves: it speaks no more. The message did not go out.
+    #[error("this process has fallen silent: who is the service now speaks for it")]
+    Silent,
     /// This process lacks something that waiting needs, descriptors as a rule.
     #[error("cannot make {what}: {source}")]
     Resource {
@@ -95,6 +98,8 @@ pub enum Error {
 pub enum Awaiting {
     /// Room in the manager's queue. The message did not go out.
     Room,
+    /// The end of a hand-over that was tried. The message did not go out.
+    Pause,
     /// The connection to another machine. The message did not go out.
     Connection,
     /// The other machine's word that it has read the message.
@@ -107,6 +112,7 @@ impl std::fmt::Display for Awaiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Room => "room in the manager's queue",
+            Self::Pause => "the end of a pause for a hand-over",
             Self::Connection => "the connection to the manager",
             Self::Receipt => "the manager's receipt",
             Self::Barrier => "the end of the barrier",

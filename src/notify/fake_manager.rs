@@ -12,18 +12,18 @@ use crate::sys::dgram::{self, Readiness};
 use crate::sys::scm;
 
 /// Longer than any test waits for what must come.
-pub(super) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// A receiving socket, and the directory it is in, if it is in one.
-pub(super) struct FakeManager {
+pub(crate) struct FakeManager {
     socket: UnixDatagram,
-    pub(super) address: Address,
+    pub(crate) address: Address,
     dir: Option<PathBuf>,
 }
 
 impl FakeManager {
     /// Listens at a path in a directory of its own.
-    pub(super) fn at_path() -> Self {
+    pub(crate) fn at_path() -> Self {
         let dir = std::env::temp_dir().join(unique("handover-notify"));
         std::fs::create_dir(&dir).unwrap();
         let path = dir.join("notify");
@@ -32,7 +32,7 @@ impl FakeManager {
     }
 
     /// Listens at an abstract name.
-    pub(super) fn at_abstract_name() -> Self {
+    pub(crate) fn at_abstract_name() -> Self {
         let name = unique("handover-notify");
         let place = SocketAddr::from_abstract_name(&name).unwrap();
         let address = format!("@{name}").parse().unwrap();
@@ -40,32 +40,32 @@ impl FakeManager {
     }
 
     /// Closes the socket and listens at a new one at the same path.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let path = self.address.path().unwrap();
         std::fs::remove_file(path).unwrap();
         self.socket = UnixDatagram::bind(path).unwrap();
     }
 
     /// Any descriptor, to send along.
-    pub(super) fn any_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn any_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
     /// The next message, waited for, with what it carried.
-    pub(super) fn receive(&self) -> (String, Vec<OwnedFd>) {
+    pub(crate) fn receive(&self) -> (String, Vec<OwnedFd>) {
         dgram::wait(self.socket.as_fd(), Readiness::Readable, LONG).unwrap();
         self.try_receive().unwrap()
     }
 
     /// The next message, if one is there.
-    pub(super) fn try_receive(&self) -> Option<(String, Vec<OwnedFd>)> {
+    pub(crate) fn try_receive(&self) -> Option<(String, Vec<OwnedFd>)> {
         let mut buffer = [0; 8192];
         let got = scm::receive(self.socket.as_fd(), &mut buffer).ok()?;
         Some((String::from_utf8(buffer[..got.len].to_vec()).unwrap(), got.fds))
     }
 
     /// Sends until there is no room for one more message, and says how many went in.
-    pub(super) fn fill(&self, notifier: &Notifier) -> usize {
+    pub(crate) fn fill(&self, notifier: &Notifier) -> usize {
         let mut sent = 0;
         while notifier.send(&Message::ready(), Duration::ZERO).is_ok() {
             sent += 1;

@@ -195,6 +195,18 @@ impl Message {
         Self { text: format!("MAINPID={pid}\nREADY=1") }
     }
 
+    /// `FDSTORE=1`: the descriptors beside it go into the store under `name`, which `check_name` has
+    /// accepted. Not `watched`, they stay there also when they report an error or a hang-up.
+    pub(crate) fn store(name: &str, watched: bool) -> Self {
+        let poll = if watched { "" } else { "\nFDPOLL=0" };
+        Self { text: format!("FDSTORE=1\nFDNAME={name}{poll}") }
+    }
+
+    /// `FDSTOREREMOVE=1`: everything that is stored under exactly this name is closed.
+    pub(crate) fn unstore(name: &str) -> Self {
+        Self { text: format!("FDSTOREREMOVE=1\nFDNAME={name}") }
+    }
+
     /// The datagram.
     pub fn as_str(&self) -> &str {
         &self.text

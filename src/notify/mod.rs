@@ -29,7 +29,8 @@ mod address;
 mod call;
 mod error;
 #[cfg(test)]
-mod fake_manager;
+pub(crate) mod fake_manager;
+mod gate;
 mod message;
 mod notifier;
 mod steps;
@@ -37,6 +38,7 @@ mod watchdog;
 
 pub use address::{Address, AddressError};
 pub use error::{Awaiting, Error};
+pub(crate) use gate::{Gated, Passage};
 pub use message::{MOST_BYTES, Message, MessageError, ParseError, parse};
 pub use notifier::{Delivery, HandedOver, Notifier};
 pub use sd_notify::{NotifyState, booted};

@@ -51,7 +51,7 @@ pub struct HandedOver {
 #[derive(Debug)]
 pub struct Notifier {
     /// The way to the manager, if there is one.
-    line: Option<Line>,
+    pub(super) line: Option<Line>,
 }
 
 impl Notifier {
@@ -180,7 +180,7 @@ impl Notifier {
     }
 
     /// The message as something to do in steps; `None` without a manager.
-    fn parcel<'a>(
+    pub(super) fn parcel<'a>(
         &'a self,
         message: &'a Message,
         fds: &'a [BorrowedFd<'a>],

@@ -47,12 +47,12 @@ impl Limit {
     }
 
     /// What is left of it.
-    fn left(self) -> Duration {
+    pub(super) fn left(self) -> Duration {
         self.allowed.saturating_sub(self.started.elapsed())
     }
 
     /// The error for reaching it.
-    fn over(self, awaiting: Awaiting) -> Error {
+    pub(super) fn over(self, awaiting: Awaiting) -> Error {
         Error::Deadline { awaiting, allowed: self.allowed }
     }
 }

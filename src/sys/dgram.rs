@@ -109,6 +109,12 @@ pub(crate) fn end_sending(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(shutdown(socket.as_raw_fd(), Shutdown::Write)?)
 }
 
+/// Ends a connection for good, in both directions and in every process that has it: its peer sees the
+/// end. What is no connection (any more) says so and is as it was: ENOTSOCK, ENOTCONN.
+pub(crate) fn end(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(shutdown(socket.as_raw_fd(), Shutdown::Both)?)
+}
+
 /// A pipe, (reading end, writing end), whose reading end reports when the last writing end is closed.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?)

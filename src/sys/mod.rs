@@ -9,6 +9,7 @@
 pub(crate) mod adopt;
 pub(crate) mod dgram;
 pub(crate) mod kind;
+pub(crate) mod memfd;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod scm;

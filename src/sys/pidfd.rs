@@ -42,8 +42,7 @@ impl Pidfd {
     /// The number that no other process will have until the next boot: the inode of the pidfd.
     /// `None` on kernels without pidfs, where all pidfds share one inode.
     pub(crate) fn id(&self) -> Option<u64> {
-        let stat = kind::is_on_pidfs(&self.fd).then(|| nix::sys::stat::fstat(&self.fd))?;
-        Some(stat.ok()?.st_ino)
+        inode(self.as_fd())
     }
 
     /// Sends a signal; to a process that is gone already it is ESRCH.
@@ -67,6 +66,12 @@ impl Pidfd {
         poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
         Ok(())
     }
+}
+
+/// See [`Pidfd::id`], of any pidfd.
+pub(crate) fn inode(pidfd: BorrowedFd<'_>) -> Option<u64> {
+    let stat = kind::is_on_pidfs(pidfd).then(|| nix::sys::stat::fstat(pidfd))?;
+    Some(stat.ok()?.st_ino)
 }
 
 impl AsFd for Pidfd {

@@ -43,6 +43,14 @@ pub(crate) fn is_on_pidfs(fd: impl AsFd) -> bool {
     fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() == PIDFS)
 }
 
+/// Whether the kernel may put reports of what was sent into the error queue of this socket
+/// (SO_ZEROCOPY, SO_TIMESTAMPING): until somebody reads them there, poll(2) says that it has an error.
+pub(crate) fn may_report_on_sent(fd: BorrowedFd<'_>) -> bool {
+    [libc::SO_ZEROCOPY, libc::SO_TIMESTAMPING]
+        .into_iter()
+        .any(|name| option(fd, name).is_ok_and(|on| on != 0))
+}
+
 /// The local address of a socket as people write it: `0.0.0.0:80`, `[::]:80`, `/run/x`, `@x`,
 /// `vsock:2:80`. `None` for what has none.
 pub(crate) fn address(fd: BorrowedFd<'_>) -> Option<String> {
@@ -162,6 +170,16 @@ mod tests {
     fn fresh(domain: i32, socktype: i32, protocol: i32) -> Option<OwnedFd> {
         // SAFETY: socket(2) takes three numbers.
         made(unsafe { libc::socket(domain, socktype | libc::SOCK_CLOEXEC, protocol) })
+    }
+
+    #[test]
+    fn a_socket_that_reports_on_what_it_sent_is_told_by_its_options() {
+        use nix::sys::socket::{TimestampingFlag, setsockopt, sockopt};
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(!may_report_on_sent(socket.as_fd()));
+        setsockopt(&socket, sockopt::Timestamping, &TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE).unwrap();
+        assert!(may_report_on_sent(socket.as_fd()));
+        assert!(!may_report_on_sent(File::open("/").unwrap().as_fd()));
     }
 
     #[test]

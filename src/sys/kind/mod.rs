@@ -6,7 +6,7 @@ mod ask;
 
 use std::fmt;
 
-pub(crate) use ask::{address, is_on_pidfs, kind};
+pub(crate) use ask::{address, is_on_pidfs, kind, may_report_on_sent};
 
 /// What a descriptor is, as the kernel says it; see [`Display`](fmt::Display) for the words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

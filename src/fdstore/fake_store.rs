@@ -1,0 +1,95 @@
+//! PID 1's store for tests: a thread that keeps descriptors as PID 1 does, up to a limit.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use super::bounds::Bounds;
+use super::store::Store;
+use crate::notify::fake_manager::{FakeManager, LONG};
+use crate::notify::{Address, Message, Notifier, NotifyState, parse};
+
+/// Ends the thread.
+const END: &str = "X_END=1";
+
+/// A store, and all that it was told.
+pub(super) struct FakeStore {
+    held: Arc<Mutex<Vec<(String, OwnedFd)>>>,
+    told: Arc<Mutex<Vec<String>>>,
+    pub(super) limit: Arc<AtomicUsize>,
+    address: Address,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FakeStore {
+    /// A store for `limit` descriptors.
+    pub(super) fn of(limit: usize) -> Self {
+        let manager = FakeManager::at_abstract_name();
+        let (held, told) = (Arc::default(), Arc::default());
+        let limit = Arc::new(AtomicUsize::new(limit));
+        let address = manager.address.clone();
+        let (kept, heard, most) = (Arc::clone(&held), Arc::clone(&told), Arc::clone(&limit));
+        let thread = std::thread::spawn(move || serve(&manager, &kept, &heard, &most));
+        Self { held, told, limit, address, thread: Some(thread) }
+    }
+
+    /// A client that was told the limit, or was not.
+    pub(super) fn client(&self, limit: Option<usize>) -> Store {
+        let bounds = Bounds { limit, open_files: 10_000, others: 0, other_bytes: 0 };
+        Store::new(Notifier::to(&self.address).unwrap(), bounds)
+    }
+
+    /// What is held after everything that was sent until now, in the order of arrival.
+    pub(super) fn names(&self) -> Vec<String> {
+        let _ = Notifier::to(&self.address).unwrap().barrier(LONG).unwrap();
+        self.held.lock().unwrap().iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How many of the messages began so.
+    pub(super) fn count(&self, start: &str) -> usize {
+        self.told.lock().unwrap().iter().filter(|text| text.starts_with(start)).count()
+    }
+
+    /// All messages so far.
+    pub(super) fn told(&self) -> Vec<String> {
+        self.told.lock().unwrap().clone()
+    }
+}
+
+/// Does as PID 1 does.
+fn serve(
+    manager: &FakeManager,
+    held: &Mutex<Vec<(String, OwnedFd)>>,
+    told: &Mutex<Vec<String>>,
+    limit: &AtomicUsize,
+) {
+    loop {
+        let (text, fds) = manager.receive();
+        if text == END {
+            return;
+        }
+        told.lock().unwrap().push(text.clone());
+        let says = parse(text.as_bytes()).unwrap();
+        let name = says.iter().find(|(key, _)| *key == "FDNAME").map(|(_, name)| (*name).to_owned());
+        let mut held = held.lock().unwrap();
+        if says.contains(&("FDSTOREREMOVE", "1")) {
+            held.retain(|(held, _)| Some(held) != name.as_ref());
+        } else if says.contains(&("FDSTORE", "1")) {
+            let room = limit.load(Ordering::SeqCst).saturating_sub(held.len());
+            held.extend(fds.into_iter().take(room).map(|fd| (name.clone().unwrap(), fd)));
+        }
+    }
+}
+
+impl Drop for FakeStore {
+    fn drop(&mut self) {
+        let end = Message::new(&[NotifyState::Custom(END)]).unwrap();
+        // A thread that has heard nothing for long has failed already.
+        if let Ok(notifier) = Notifier::to(&self.address) {
+            let _ = notifier.send(&end, LONG);
+        }
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking());
+    }
+}

@@ -31,9 +31,10 @@
 
 mod unit;
 
+use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -89,6 +90,17 @@ struct Shared {
     progress: Notify,
     /// The earliest deadline that anybody has set.
     deadline: watch::Sender<Option<Instant>>,
+    /// Told when the runtime takes units down.
+    abandoned: OnceLock<Hook>,
+}
+
+/// What to do when the runtime takes units down.
+struct Hook(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 impl Drain {
@@ -121,6 +133,18 @@ impl Drain {
     /// Resolves when everything has been asked to end. For work to select on.
     pub async fn asked_to_end(&self) {
         self.shared.ask.cancelled().await;
+    }
+
+    /// Whether what was in flight has been dropped.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.shared.cutting.load(SeqCst)
+    }
+
+    /// Has `hook` be called when a unit is about to be dropped before its end although nobody has cut the
+    /// drain: its runtime goes down. Once; later hooks are not called.
+    pub(crate) fn when_abandoned(&self, hook: impl Fn() + Send + Sync + 'static) {
+        // The first one stays.
+        let _ = self.shared.abandoned.set(Hook(Box::new(hook)));
     }
 
     /// How many units are not done.

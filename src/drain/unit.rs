@@ -23,11 +23,33 @@ pin_project_lite::pin_project! {
         cut: OwnedNotified,
         // The waker that `cut` has, by its two addresses.
         registered: Option<(usize, usize)>,
+        // How far it is; a panic leaves it at `Polling`.
+        stage: Stage,
         // Counts its end.
         run: Run,
         // Counts it as in flight.
         token: TaskTrackerToken,
     }
+
+    impl<F> PinnedDrop for Unit<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let unit = this.project();
+            if *unit.stage == Stage::Waiting
+                && !unit.run.shared.cutting.load(SeqCst)
+                && let Some(hook) = unit.run.shared.abandoned.get()
+            {
+                (hook.0)();
+            }
+        }
+    }
+}
+
+/// Where a unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Polling,
+    Done,
 }
 
 impl<F> Unit<F> {
@@ -35,7 +57,8 @@ impl<F> Unit<F> {
     pub(super) fn new(work: F, shared: Arc<Shared>) -> Self {
         let cut = Arc::clone(&shared.cut).notified_owned();
         let token = shared.tracker.token();
-        Self { work, cut, registered: None, run: Run { shared, was_cut: false }, token }
+        let run = Run { shared, was_cut: false };
+        Self { work, cut, registered: None, stage: Stage::Waiting, run, token }
     }
 }
 
@@ -48,9 +71,12 @@ impl<F: Future<Output = ()>> Future for Unit<F> {
             unit.run.was_cut = true;
             return Poll::Ready(());
         }
+        *unit.stage = Stage::Polling;
         if unit.work.poll(context).is_ready() {
+            *unit.stage = Stage::Done;
             return Poll::Ready(());
         }
+        *unit.stage = Stage::Waiting;
         // A task keeps its waker, and polling `cut` takes a lock that all units share: once is enough.
         let waker =
             Some((context.waker().data().addr(), std::ptr::from_ref(context.waker().vtable()).addr()));
@@ -114,5 +140,40 @@ mod tests {
         drain.cut();
         assert_eq!(wakers.map(|waker| waker.0.load(SeqCst)), [false, true]);
         assert!(unit.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    }
+
+    const LONG: std::time::Duration = std::time::Duration::from_secs(60);
+
+    #[test]
+    fn only_what_the_runtime_takes_down_is_abandoned() {
+        let abandoned = |ends: fn(&Drain, tokio::runtime::Runtime)| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let (drain, called) = (Drain::new(), Arc::new(AtomicBool::new(false)));
+            let hook = Arc::clone(&called);
+            drain.when_abandoned(move || hook.store(true, SeqCst));
+            ends(&drain, runtime);
+            called.load(SeqCst)
+        };
+        assert!(abandoned(|drain, runtime| {
+            runtime.block_on(async {
+                drain.spawn(std::future::pending());
+                tokio::task::yield_now().await;
+            });
+        }));
+        assert!(!abandoned(|drain, runtime| {
+            runtime.block_on(async { drain.spawn(async {}) });
+            assert_eq!(runtime.block_on(drain.wait(LONG)), crate::drain::Outcome::Drained);
+        }));
+        assert!(!abandoned(|drain, runtime| {
+            runtime.block_on(async { drain.spawn(async { panic!("as tested") }) });
+            let _ = runtime.block_on(drain.wait(LONG));
+        }));
+        assert!(!abandoned(|drain, runtime| {
+            runtime.block_on(async {
+                drain.spawn(std::future::pending());
+                drain.cut();
+            });
+            let _ = runtime.block_on(drain.wait(LONG));
+        }));
     }
 }

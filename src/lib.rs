@@ -15,6 +15,7 @@
 //! | [`drain`] | work in flight: watch it, ask it to end, await the last, up to a deadline |
 //! | [`upgrade`] | one process replaces another: the machine, the link, the successor |
 //! | [`daemon`] | the paved path for a tokio service: `Starting -> Serving -> Retiring \| Stopping` |
+//! | [`manual`] | what survives, what is lost, and what to do about it |
 //! | `manager` | org.freedesktop.systemd1 from outside (feature `cli`) |
 //! | `cli` | words for people (feature `cli`) |
 
@@ -33,6 +34,8 @@ pub mod drain;
 pub mod upgrade;
 
 pub mod daemon;
+
+pub mod manual;
 
 #[cfg(feature = "cli")]
 pub mod manager;

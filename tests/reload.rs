@@ -108,8 +108,8 @@ on_every_systemd! {
         // All that PID 1 gave to the first process, but what is about that very process.
         let own = new.pid.to_string();
         for (name, value) in [
-            ("LISTEN_FDS", "2"),
-            ("LISTEN_FDNAMES", "web:handover.link"),
+            ("LISTEN_FDS", "3"),
+            ("LISTEN_FDNAMES", "web:handover.record:handover.link"),
             ("LISTEN_PID", &own),
             ("SYSTEMD_EXEC_PID", &own),
             ("WATCHDOG_PID", &own),

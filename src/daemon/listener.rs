@@ -6,13 +6,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, unix};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::stream::{Peer, Stream};
 
 /// How long to wait for descriptors, or for a socket to recover.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -29,27 +29,6 @@ pub struct Listener {
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
-}
-
-/// An accepted connection.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Stream {
-    /// Over TCP.
-    Tcp(TcpStream),
-    /// Over a unix socket.
-    Unix(UnixStream),
-}
-
-/// Who connected.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Peer {
-    /// An address and a port.
-    Tcp(SocketAddr),
-    /// A unix socket, seldom with a name. Boxed, for it is four times the other and every connection
-    /// carries room for both.
-    Unix(Box<unix::SocketAddr>),
 }
 
 impl Listener {
@@ -116,66 +95,11 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-macro_rules! both {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Stream::Tcp($stream) => $call,
-            Stream::Unix($stream) => $call,
-        }
-    };
-}
-
-// Inlined, because every read and write of a service goes through here.
-
-impl AsyncRead for Stream {
-    #[inline]
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        both!(self, stream => Pin::new(stream).poll_read(context, buffer))
-    }
-}
-
-impl AsyncWrite for Stream {
-    #[inline]
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        both!(self, stream => Pin::new(stream).poll_write(context, bytes))
-    }
-
-    #[inline]
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        both!(self, stream => Pin::new(stream).poll_write_vectored(context, parts))
-    }
-
-    #[inline]
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(stream) => stream.is_write_vectored(),
-            Self::Unix(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    #[inline]
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        both!(self, stream => Pin::new(stream).poll_flush(context))
-    }
-
-    #[inline]
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        both!(self, stream => Pin::new(stream).poll_shutdown(context))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpStream, UnixStream};
 
     #[tokio::test]
     async fn every_socket_of_a_name_is_served_in_turn() {

@@ -1,4 +1,5 @@
-//! The paved path for a tokio service: sockets by name, readiness, upgrades, drain.
+//! The paved path for a tokio service: sockets by name, readiness, upgrades, drain; connections and
+//! state that outlive the process.
 //!
 //! ```text
 //!   PID 1 or a predecessor starts this process
@@ -38,23 +39,39 @@
 //! * Stopping, it does the same on behalf of `systemctl stop`; it announces STOPPING=1, and asks for
 //!   more time (EXTEND_TIMEOUT_USEC=) only while it gets somewhere.
 //!
+//! With [`Daemon::connections`] and [`Serving::serve_connections`] each connection is a [`Live`] one:
+//! it moves to the next process between two requests, and survives a restart or a crash once it is
+//! [stashed](Live::stash); what is [saved](Live::save) goes with it. [`manual`](crate::manual) says what
+//! survives what.
+//!
 //! This chapter never prints, never exits, never changes the environment, and never closes a
 //! connection before the drain deadline: that is the service's to do, which knows its protocol.
 #![forbid(unsafe_code)]
 
+mod connections;
 mod ending;
 mod error;
+mod kept;
 mod listener;
+mod live;
+mod memory;
 mod options;
 mod post;
 mod retreat;
 mod serving;
+mod signals;
 mod starting;
 mod steward;
+mod stream;
+mod vault;
 
+pub use self::connections::Connections;
 pub use self::ending::{Ending, Retiring, Stopping};
 pub use self::error::Error;
-pub use self::listener::{Listener, Peer, Stream};
+pub use self::listener::Listener;
+pub use self::live::{Live, Origin};
 pub use self::options::Options;
 pub use self::serving::Serving;
 pub use self::starting::Daemon;
+pub use self::stream::{Peer, Stream};
+pub use crate::upgrade::Wanted;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::fdstore::{Shape, StateVersion};
+
 /// How long things may take, and how many there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -9,6 +11,11 @@ pub struct Options {
     pub(super) drain_deadline: Duration,
     pub(super) crash_grace: Duration,
     pub(super) max_draining: usize,
+    pub(super) state_bytes: usize,
+    /// 0: the service has no state of its own.
+    pub(super) service_state_bytes: usize,
+    pub(super) state_version: StateVersion,
+    pub(super) connections: usize,
 }
 
 impl Default for Options {
@@ -18,6 +25,10 @@ impl Default for Options {
             drain_deadline: Duration::from_secs(30),
             crash_grace: Duration::from_millis(500),
             max_draining: 4,
+            state_bytes: 4096,
+            service_state_bytes: 0,
+            state_version: StateVersion { written: 1, readable_by: 1 },
+            connections: 1024,
         }
     }
 }
@@ -49,5 +60,49 @@ impl Options {
     #[must_use]
     pub fn max_draining(self, max_draining: usize) -> Self {
         Self { max_draining, ..self }
+    }
+
+    /// Most bytes of state that belong to one connection; 4096, at most 1 MiB. Memory is used only as
+    /// far as it is written, twice.
+    ///
+    /// The state file keeps its shape over upgrades: another bound holds from the next start on.
+    #[must_use]
+    pub fn state_bytes(self, state_bytes: usize) -> Self {
+        Self { state_bytes, ..self }
+    }
+
+    /// Most bytes of the [state of the service](super::Serving::save_state) itself; 0, at most 64 MiB.
+    /// Else as [`state_bytes`](Self::state_bytes).
+    #[must_use]
+    pub fn service_state_bytes(self, service_state_bytes: usize) -> Self {
+        Self { service_state_bytes, ..self }
+    }
+
+    /// Most connections that PID 1 may hold at once where it does not say itself how many; 1024. From
+    /// systemd 254 on FileDescriptorStoreMax= decides. Else as [`state_bytes`](Self::state_bytes).
+    #[must_use]
+    pub fn connections(self, connections: usize) -> Self {
+        Self { connections, ..self }
+    }
+
+    /// The version of the state that this program writes, and the oldest version of the program that
+    /// can read it; 1 and 1. Count the first up when the state changes, and the second when older
+    /// programs cannot make sense of it any more.
+    ///
+    /// Connections do not move to a program that is too old for their state: they stay where they are
+    /// until they end. One that PID 1 starts begins without that state, and says so.
+    #[must_use]
+    pub fn state_version(self, written: u32, readable_by: u32) -> Self {
+        Self { state_version: StateVersion { written, readable_by }, ..self }
+    }
+
+    /// The shape of the state file, with a place for each of so many connections.
+    pub(super) fn shape(self, connections: usize) -> Shape {
+        let bound = |wanted: usize, most: u32| u32::try_from(wanted).unwrap_or(u32::MAX).min(most);
+        Shape {
+            cells: bound(connections, Shape::MOST.cells),
+            cell_bytes: bound(self.state_bytes, Shape::MOST.cell_bytes),
+            service_bytes: bound(self.service_state_bytes, Shape::MOST.service_bytes),
+        }
     }
 }

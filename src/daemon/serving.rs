@@ -4,10 +4,14 @@ use std::future::Future;
 
 use tokio::sync::watch;
 
+use super::connections::Connections;
 use super::ending::Ending;
-use super::listener::{Listener, Peer, Stream};
+use super::listener::Listener;
+use super::live::{Live, Origin, Ways};
 use super::steward::{End, Steward};
+use super::stream::{Peer, Stream};
 use crate::drain::{Drain, Outcome};
+use crate::fdstore::{Record, StateError};
 use crate::notify::Watchdog;
 
 /// A service that serves. Accept connections and [`spawn`](Serving::spawn) the work they mean, until
@@ -17,15 +21,26 @@ pub struct Serving {
     drain: Drain,
     generation: u64,
     status: watch::Sender<String>,
+    ways: Ways,
     end: End,
 }
 
 impl Serving {
     /// Puts the steward to work.
     pub(super) fn new(steward: Steward, watchdog: Option<Watchdog>) -> Self {
-        let (drain, generation) = (steward.drain(), steward.generation());
+        let (drain, generation, ways) = (steward.drain(), steward.generation(), steward.ways());
         let (status, text) = watch::channel(String::new());
-        Self { drain, generation, status, end: steward.take_charge(watchdog, text) }
+        Self { drain, generation, status, ways, end: steward.take_charge(watchdog, text) }
+    }
+
+    /// The ways out of this process for its connections.
+    pub(super) fn ways(&self) -> &Ways {
+        &self.ways
+    }
+
+    /// Makes a connection that this process accepted one that can outlive it.
+    pub fn live(&self, stream: Stream, peer: Peer) -> Live {
+        Live::new(stream, peer, Origin::Accepted, Vec::new(), self.ways.clone())
     }
 
     /// Runs a unit of work, as a rule a connection: to its end, or until the drain deadline.
@@ -38,9 +53,32 @@ impl Serving {
         &self.drain
     }
 
-    /// 1 for the process that PID 1 started, and one more with each upgrade since.
+    /// 1 for the first process of the service, and one more with each upgrade since; where PID 1 keeps
+    /// the [record](Self::record), also with each restart.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// What PID 1 keeps of the service's upgrades: the generation, who drains until when, how the last
+    /// upgrade went. It survives a restart and a crash where the unit has FileDescriptorStoreMax=.
+    pub fn record(&self) -> Record {
+        self.ways.vault.record()
+    }
+
+    /// The state of the service itself that was saved last, by this process or one before it; `None` if
+    /// there is none.
+    pub fn state(&self) -> Option<Vec<u8>> {
+        self.ways.vault.state()
+    }
+
+    /// Saves the state of the service itself, in place of what was saved before. Where PID 1 keeps it, it
+    /// survives this process from the moment this returns. No system call, no waiting.
+    ///
+    /// # Errors
+    /// [`StateError::TooLarge`] beyond [`Options::service_state_bytes`](super::Options::service_state_bytes),
+    /// [`StateError::Retired`] once another process is the service.
+    pub fn save_state(&self, state: &[u8]) -> Result<(), StateError> {
+        self.ways.vault.save_state(state)
     }
 
     /// The service's own words in STATUS=, which `systemctl status` shows.
@@ -90,6 +128,42 @@ impl Serving {
         drop(listener);
         self.end().await.drain().await
     }
+
+    /// As [`Serving::serve`], for connections that can outlive this process: those that are accepted, and
+    /// those that come from other processes.
+    pub async fn serve_connections<H, F>(
+        mut self,
+        listener: Listener,
+        mut connections: Connections,
+        mut handler: H,
+    ) -> Outcome
+    where
+        H: FnMut(Live) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut more = true;
+        loop {
+            let live = tokio::select! {
+                biased;
+                () = self.end.decided() => break,
+                next = connections.next_by(&self.ways), if more => match next {
+                    Some(live) => live,
+                    None => {
+                        more = false;
+                        continue;
+                    }
+                },
+                (stream, peer) = listener.accept() => self.live(stream, peer),
+            };
+            self.drain.spawn(handler(live));
+        }
+        drop(listener);
+        // Who came a moment ago will be asked to go on to the next process, and only a task can answer.
+        while let Some(live) = connections.next_now(&self.ways) {
+            self.drain.spawn(handler(live));
+        }
+        self.end().await.drain().await
+    }
 }
 
 #[cfg(test)]
@@ -118,8 +192,14 @@ mod tests {
             Outcome::Drained
         });
         let end = End::new(why, Rest { begin, steward });
-        let serving =
-            Serving { drain: Drain::new(), generation: 1, status: watch::Sender::new(String::new()), end };
+        let ways = Ways::of_nobody();
+        let serving = Serving {
+            drain: Drain::new(),
+            generation: 1,
+            status: watch::Sender::new(String::new()),
+            ways,
+            end,
+        };
 
         let (drain, accepted) = (serving.drain().clone(), Arc::new(AtomicUsize::new(0)));
         let (counter, mut tell) = (Arc::clone(&accepted), Some(tell));

@@ -5,9 +5,12 @@ use std::fmt::{Debug, Display};
 use std::net::ToSocketAddrs;
 use std::os::fd::AsFd;
 
+use super::connections::Incoming;
 use super::post::Post;
-use super::steward::{Signals, Steward};
-use super::{Error, Listener, Options, Serving};
+use super::signals::Signals;
+use super::steward::{Means, Steward};
+use super::vault::Vault;
+use super::{Connections, Error, Listener, Options, Serving};
 use crate::activation::{self, Inherited, TakeError};
 use crate::notify::{Notifier, Watchdog};
 use crate::upgrade::estate::Estate;
@@ -15,6 +18,7 @@ use crate::upgrade::journal::{Phase, Scribe};
 use crate::upgrade::machine::Limits;
 use crate::upgrade::predecessor::Predecessor;
 use crate::upgrade::successor::{Successor, Takeover};
+use tokio::sync::mpsc;
 
 /// A service that starts. Nobody is served yet, and whoever served before still does.
 #[derive(Debug)]
@@ -26,6 +30,9 @@ pub struct Daemon {
     watchdog: Option<Watchdog>,
     estate: Estate,
     signals: Signals,
+    vault: Vault,
+    /// The way in for connections that others accepted, if the service takes any.
+    incoming: Option<mpsc::UnboundedSender<Incoming>>,
 }
 
 impl Daemon {
@@ -44,10 +51,10 @@ impl Daemon {
         }
         let mut inherited = activation::claim()?;
         let mut successor = Successor::find(&mut inherited)?;
-        let surroundings = Surroundings::find(&mut inherited);
-        let Surroundings { post, watchdog, estate, signals } =
+        let surroundings = Surroundings::find(&mut inherited, options, successor.is_some());
+        let Surroundings { post, watchdog, estate, signals, vault } =
             surroundings.map_err(|error| told(&mut successor, error))?;
-        Ok(Self { options, inherited, successor, post, watchdog, estate, signals })
+        Ok(Self { options, inherited, successor, post, watchdog, estate, signals, vault, incoming: None })
     }
 
     /// Whether this process is to take over from an older one that still serves.
@@ -79,6 +86,21 @@ impl Daemon {
         Listener::new(vec![bound], Vec::new()).map_err(Error::system("serve on a socket just bound"))
     }
 
+    /// Declares that this service takes connections that other processes accepted: those that PID 1 kept
+    /// over a restart or a crash, and those that an older process gives away in an upgrade. A service
+    /// that does not is not given any; and what PID 1 kept of an older version ends.
+    pub fn connections(&mut self) -> Connections {
+        let (incoming, connections) = Connections::new();
+        self.incoming = Some(incoming);
+        connections
+    }
+
+    /// The state of the service itself that was saved last, by whichever process; `None` if there is
+    /// none. While an older process still serves it may save another: [`Serving::state`] is final.
+    pub fn state(&self) -> Option<Vec<u8>> {
+        self.vault.state()
+    }
+
     /// Everything that was passed, for what is no listening stream socket.
     pub fn inherited(&mut self) -> &mut Inherited {
         &mut self.inherited
@@ -107,19 +129,32 @@ impl Daemon {
             Limits { init_deadline: self.options.init_deadline, max_draining: self.options.max_draining };
         // Before anybody can know that this process serves, it can be asked for an upgrade.
         let after = self.successor.as_ref().and_then(Successor::predecessor);
-        let predecessor = Predecessor::open(limits, self.estate, after)
+        let readable_by = self.incoming.as_ref().map(|_| self.options.state_version.readable_by);
+        let takes = self.incoming.as_ref().map(|_| self.options.state_version.written);
+        let predecessor = Predecessor::open(limits, self.estate, after, readable_by)
             .map_err(|error| told(&mut self.successor, Error::system("open the control socket")(error)))?;
         let takeover = match self.successor {
             Some(successor) => tokio::select! {
-                takeover = successor.ready() => takeover?,
+                takeover = successor.ready(takes) => {
+                    let mut takeover = takeover?;
+                    if !takeover.confirmed {
+                        takeover.generation = self.vault.last_generation() + 1;
+                    }
+                    open_vault(&self.vault, self.incoming.as_ref(), &scribe, false).await;
+                    takeover
+                }
                 () = self.signals.stop() => return Err(Error::Stopped),
             },
             None => {
+                open_vault(&self.vault, self.incoming.as_ref(), &scribe, true).await;
                 self.post.say_ready().await?;
-                Takeover { generation: 1, elders: Vec::new(), confirmed: true }
+                let generation = self.vault.last_generation() + 1;
+                Takeover { generation, elders: Vec::new(), arrivals: Vec::new(), confirmed: true }
             }
         };
-        let steward = Steward::new(self.options, self.signals, predecessor, self.post, scribe, takeover);
+        let Self { options, signals, post, vault, incoming, .. } = self;
+        let means = Means { options, signals, predecessor, post, scribe, vault, incoming };
+        let steward = Steward::new(means, takeover);
         Ok(Serving::new(steward, self.watchdog))
     }
 
@@ -139,17 +174,37 @@ impl Daemon {
     }
 }
 
+/// The service is this process': from here on it may speak to PID 1. Nobody else has what is there if it
+/// is `alone`.
+async fn open_vault(
+    vault: &Vault,
+    incoming: Option<&mpsc::UnboundedSender<Incoming>>,
+    scribe: &Scribe,
+    alone: bool,
+) {
+    let (restored, troubles) = vault.open(incoming.is_some(), alone).await;
+    for what in troubles {
+        scribe.write(Phase::NotKept { what });
+    }
+    for connection in restored {
+        // Who has dropped its `Connections` serves none of them.
+        let _ = incoming.map(|incoming| incoming.send(connection));
+    }
+}
+
 /// What a process finds around itself, whoever started it.
 struct Surroundings {
     post: Post,
     watchdog: Option<Watchdog>,
     estate: Estate,
     signals: Signals,
+    vault: Vault,
 }
 
 impl Surroundings {
-    fn find(inherited: &mut Inherited) -> Result<Self, Error> {
+    fn find(inherited: &mut Inherited, options: Options, successor: bool) -> Result<Self, Error> {
         Ok(Self {
+            vault: Vault::find(Notifier::from_env()?, inherited, options, successor)?,
             post: Post::new(Notifier::from_env()?),
             watchdog: Watchdog::from_env()?,
             estate: Estate::of(inherited).map_err(Error::system("keep what was passed for a successor"))?,

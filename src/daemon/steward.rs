@@ -4,81 +4,35 @@
 //! asks the machine of an upgrade what to do, and does it. It never touches a client's connection.
 
 use std::collections::VecDeque;
-use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot::error::TryRecvError;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::Options;
+use super::connections::Incoming;
 use super::ending::{Ending, Rest};
+use super::live::Ways;
 use super::post::Post;
 use super::retreat::Retreat;
+use super::signals::{Caught, Signals};
+use super::vault::Vault;
 use crate::drain::{Drain, Outcome};
+use crate::fdstore::{Drainer, LastUpgrade};
 use crate::notify::{NotifyState, Watchdog};
+use crate::upgrade::elder::{Change, Elder};
 use crate::upgrade::journal::{Phase, Scribe};
 use crate::upgrade::machine::{Action, By, Event};
 use crate::upgrade::message::Draining;
+use crate::upgrade::moves::Arrival;
 use crate::upgrade::predecessor::Predecessor;
-use crate::upgrade::successor::{Elder, Takeover};
+use crate::upgrade::successor::Takeover;
 use crate::upgrade::{Failure, status};
 
 /// The status during an upgrade: whoever follows it can tell its failure from that of the one before.
 const UPGRADING: &str = "upgrading";
-
-/// The signals that a service lives by.
-#[derive(Debug)]
-pub(super) struct Signals {
-    hangup: Signal,
-    stop: Option<(Signal, Signal)>,
-}
-
-impl Signals {
-    /// While the service starts: SIGHUP is kept for later, SIGTERM and SIGINT end it.
-    pub(super) fn starting() -> io::Result<Self> {
-        Ok(Self { hangup: signal(SignalKind::hangup())?, stop: None })
-    }
-
-    /// From now on SIGTERM and SIGINT are requests.
-    pub(super) fn serving(&mut self) -> io::Result<()> {
-        self.stop = Some((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
-        Ok(())
-    }
-
-    /// The next one that was caught. Cancel safe.
-    pub(super) async fn next(&mut self) -> Caught {
-        let Self { hangup, stop } = self;
-        tokio::select! {
-            () = stopped(stop) => Caught::Stop,
-            _ = hangup.recv() => Caught::Hangup,
-        }
-    }
-
-    /// SIGTERM or SIGINT; SIGHUP is left for later. Cancel safe.
-    pub(super) async fn stop(&mut self) {
-        stopped(&mut self.stop).await;
-    }
-}
-
-/// What a signal means here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Caught {
-    /// SIGHUP: upgrade.
-    Hangup,
-    /// SIGTERM or SIGINT: stop.
-    Stop,
-}
-
-async fn stopped(signals: &mut Option<(Signal, Signal)>) {
-    match signals {
-        Some((terminate, interrupt)) => {
-            tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-        }
-        None => std::future::pending().await,
-    }
-}
 
 /// How a process ceases to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,14 +85,23 @@ impl End {
     }
 }
 
+/// What a steward works with.
+#[derive(Debug)]
+pub(super) struct Means {
+    pub(super) options: Options,
+    pub(super) signals: Signals,
+    pub(super) predecessor: Predecessor,
+    pub(super) post: Post,
+    pub(super) scribe: Scribe,
+    pub(super) vault: Vault,
+    /// The way in for connections that others accepted.
+    pub(super) incoming: Option<mpsc::UnboundedSender<Incoming>>,
+}
+
 /// Everything about a serving process but the serving.
 #[derive(Debug)]
 pub(super) struct Steward {
-    options: Options,
-    signals: Signals,
-    predecessor: Predecessor,
-    post: Post,
-    scribe: Scribe,
+    means: Means,
     drain: Drain,
     generation: u64,
     elders: Vec<Elder>,
@@ -155,28 +118,27 @@ enum Turn {
 }
 
 impl Steward {
-    pub(super) fn new(
-        options: Options,
-        signals: Signals,
-        predecessor: Predecessor,
-        post: Post,
-        scribe: Scribe,
-        takeover: Takeover,
-    ) -> Self {
-        let Takeover { generation, elders, confirmed } = takeover;
-        let (drain, last_failure) = (Drain::new(), None);
-        Self {
-            options,
-            signals,
-            predecessor,
-            post,
-            scribe,
-            drain,
-            generation,
-            elders,
-            confirmed,
-            last_failure,
-        }
+    pub(super) fn new(mut means: Means, takeover: Takeover) -> Self {
+        let Takeover { generation, mut elders, arrivals, confirmed } = takeover;
+        elders.iter_mut().for_each(|elder| elder.welcome = means.incoming.is_some());
+        means.predecessor.bequeath(means.vault.bequest());
+        means.vault.write_record(|record| {
+            record.generation = generation;
+            match elders.first() {
+                Some(elder) => {
+                    record.draining = elders.iter().rev().map(Elder::drainer).collect();
+                    record.last_upgrade = Some(LastUpgrade::switched(elder.draining.pid));
+                }
+                // KillMode=process leaves them alone when the main process is restarted.
+                None => record.draining.retain(Drainer::is_alive),
+            }
+        });
+        let (drain, vault) = (Drain::new(), means.vault.clone());
+        // A service that ends without a word, by a panic of its `main` perhaps: PID 1 keeps what it has.
+        drain.when_abandoned(move || vault.leave());
+        let this = Self { means, drain, generation, elders, confirmed, last_failure: None };
+        this.arrive(arrivals);
+        this
     }
 
     pub(super) fn drain(&self) -> Drain {
@@ -185,6 +147,33 @@ impl Steward {
 
     pub(super) fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The ways out of this process for its connections.
+    pub(super) fn ways(&self) -> Ways {
+        Ways { exchange: self.means.predecessor.exchange(), vault: self.means.vault.clone() }
+    }
+
+    /// Takes connections in that another process gave away.
+    fn arrive(&self, arrivals: Vec<Arrival>) {
+        for arrival in arrivals {
+            // A service that has ended serves nobody; the drain tells.
+            let _ = self.means.incoming.as_ref().map(|incoming| incoming.send(Incoming::moved(arrival)));
+        }
+    }
+
+    /// What one who drains has done.
+    async fn note(&mut self, change: Change, text: &watch::Receiver<String>) {
+        match change {
+            Change::Drain => {
+                self.means.vault.write_record(|record| {
+                    record.draining = self.elders.iter().rev().map(Elder::drainer).collect()
+                });
+                self.announce(text, &[]).await;
+            }
+            Change::Arrived(arrivals) => self.arrive(arrivals),
+            Change::Ended(names) => names.iter().for_each(|name| self.means.vault.forget_name(name)),
+        }
     }
 
     /// Runs the steward beside the service.
@@ -205,22 +194,28 @@ impl Steward {
         if self.generation > 1 {
             self.announce(&text, &[NotifyState::Errno(0)]).await;
         }
+        let (mut proof, mut proven) = (pin!(self.means.vault.clone().confirm()), false);
         loop {
             let event = tokio::select! {
-                event = self.predecessor.event(self.elders.len()) => event,
-                caught = self.signals.next() => match caught {
+                event = self.means.predecessor.event(self.elders.len()) => event,
+                caught = self.means.signals.next() => match caught {
                     Caught::Hangup => Event::Asked { by: By::Signal, draining: self.elders.len() },
                     Caught::Stop => Event::Terminate,
                 },
-                () = Elder::next_change(&mut self.elders) => {
-                    self.announce(&text, &[]).await;
+                change = Elder::next_change(&mut self.elders) => {
+                    self.note(change, &text).await;
+                    continue;
+                }
+                trouble = &mut proof, if !proven => {
+                    proven = true;
+                    trouble.into_iter().for_each(|what| self.means.scribe.write(Phase::NotKept { what }));
                     continue;
                 }
                 () = changed(&mut text) => {
                     self.announce(&text, &[]).await;
                     continue;
                 }
-                () = feed(watchdog, &self.post) => continue,
+                () = feed(watchdog, &self.means.post) => continue,
             };
             match self.carry_out(event, &text).await {
                 None | Some(Turn::Events(_)) => {}
@@ -235,9 +230,9 @@ impl Steward {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             if let Event::Spawned { pid } = event {
-                self.scribe.write_later(Phase::Started { successor: pid });
+                self.means.scribe.write_later(Phase::Started { successor: pid });
             }
-            for action in self.predecessor.decide(event) {
+            for action in self.means.predecessor.decide(event) {
                 match self.act(action, text).await {
                     Turn::Events(more) => events.extend(more),
                     end => return Some(end),
@@ -250,24 +245,34 @@ impl Steward {
     async fn act(&mut self, action: Action, text: &watch::Receiver<String>) -> Turn {
         let mut more = Vec::new();
         match action {
-            Action::AnnounceUpgrade => self.post.say(&[], Some(UPGRADING), &self.scribe).await,
+            Action::AnnounceUpgrade => self.means.post.say(&[], Some(UPGRADING), &self.means.scribe).await,
             Action::AnnounceReload => self.announce_reload().await,
-            Action::Grant => more.extend(self.predecessor.grant()),
+            Action::Grant => more.extend(self.means.predecessor.grant()),
             Action::Hold => {
                 // The reload that the signal began ends here: the helper's is PID 1's to end.
-                self.post.say(&[NotifyState::Ready], Some(UPGRADING), &self.scribe).await;
-                self.predecessor.hold();
+                self.means.post.say(&[NotifyState::Ready], Some(UPGRADING), &self.means.scribe).await;
+                self.means.predecessor.hold();
             }
-            Action::Launch => more.push(self.predecessor.launch().await),
+            Action::Launch => more.push(self.means.predecessor.launch().await),
             Action::Refuse(by, failure) => self.refuse(by, failure, text).await,
-            Action::Abort => self.predecessor.abort(),
-            Action::Kill => self.predecessor.kill(),
+            Action::Prepare => {
+                // What is stashed from here on would belong to nobody: it waits for the end of the upgrade.
+                self.means.vault.pause();
+                more.extend(self.means.predecessor.prepare());
+            }
+            Action::Abort => {
+                self.means.predecessor.abort();
+                self.means.vault.resume();
+            }
+            Action::Kill => self.means.predecessor.kill(),
             Action::Report(failure) => self.report(failure, text).await,
-            Action::Commit { pid } => more.push(match self.post.hand_over(pid, &self.scribe).await {
-                Ok(()) => Event::Committed { alive: self.predecessor.successor_lives() },
-                Err(failure) => Event::CommitFailed(failure),
-            }),
-            Action::Reclaim => self.post.reclaim(),
+            Action::Commit { pid } => {
+                more.push(match self.means.post.hand_over(pid, &self.means.scribe).await {
+                    Ok(()) => Event::Committed { alive: self.means.predecessor.successor_lives() },
+                    Err(failure) => Event::CommitFailed(failure),
+                })
+            }
+            Action::Reclaim => self.means.post.reclaim(),
             Action::HandOver { pid } => return Turn::Retire(pid),
             Action::Stop => return Turn::Stop,
         }
@@ -278,8 +283,10 @@ impl Steward {
     /// signal; and READY=1 at the end, whatever the end.
     async fn announce_reload(&self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => self.post.say(&[NotifyState::Reloading, now], Some(UPGRADING), &self.scribe).await,
-            Err(error) => self.scribe.write(Phase::Unheard { what: format!("RELOADING=1: {error}") }),
+            Ok(now) => {
+                self.means.post.say(&[NotifyState::Reloading, now], Some(UPGRADING), &self.means.scribe).await
+            }
+            Err(error) => self.means.scribe.write(Phase::Unheard { what: format!("RELOADING=1: {error}") }),
         }
     }
 
@@ -293,18 +300,21 @@ impl Steward {
             }
             By::Helper => {
                 self.announce(text, &[errno]).await;
-                self.predecessor.refuse(&failure);
+                self.means.predecessor.refuse(&failure);
             }
         }
-        self.scribe.write(Phase::Refused { failure });
+        self.means.scribe.write(Phase::Refused { failure });
     }
 
     async fn report(&mut self, failure: Failure, text: &watch::Receiver<String>) {
         self.last_failure = Some(failure.clone());
+        let Failure { reason, errno, detail } = failure.clone();
+        let failed = LastUpgrade::failed(reason.exit_code(), errno, detail);
+        self.means.vault.write_record(|record| record.last_upgrade = Some(failed));
         let errno = NotifyState::Errno(failure.errno.unsigned_abs());
         self.announce(text, &[NotifyState::Ready, errno]).await;
-        self.predecessor.report(&failure);
-        self.scribe.write(Phase::Failed { failure });
+        self.means.predecessor.report(&failure);
+        self.means.scribe.write(Phase::Failed { failure });
     }
 
     /// STATUS=: how the last upgrade went if it went wrong, what the service says, and who drains.
@@ -316,30 +326,33 @@ impl Steward {
         if let Some(failure) = &self.last_failure {
             text = status::write(failure, &text);
         }
-        self.post.say(states, Some(&text), &self.scribe).await;
+        self.means.post.say(states, Some(&text), &self.means.scribe).await;
     }
 
     /// Gives the service away. The sockets and the control socket go with the predecessor.
     async fn retire(self, pid: i32, tell: oneshot::Sender<Why>, begun: oneshot::Receiver<()>) -> Outcome {
         let generation = self.generation + 1;
-        let own = draining(&self.drain, self.options.drain_deadline);
-        let link = self.predecessor.hand_over(pid, generation, own, &self.elders);
+        let own = draining(&self.drain, self.means.options.drain_deadline);
+        self.means.vault.hand_over();
+        let (link, giver) = self.means.predecessor.hand_over(pid, generation, own, &self.elders);
         self.drain.begin();
         // The service may be gone already; then nobody accepts either.
         let _ = tell.send(Why::HandedOver);
-        self.scribe.write(Phase::Switched { successor: pid, generation });
-        let Self { options, signals, scribe, drain, .. } = self;
-        Retreat { options, signals, scribe, drain }.retired(link, begun).await
+        self.means.scribe.write(Phase::Switched { successor: pid, generation });
+        let Means { options, signals, scribe, vault, .. } = self.means;
+        let drain = self.drain;
+        Retreat { options, signals, scribe, drain, vault, giver }.retired(link, begun).await
     }
 
     async fn stop(self, tell: oneshot::Sender<Why>, begun: oneshot::Receiver<()>) -> Outcome {
-        let Self { options, signals, predecessor, post, scribe, drain, elders, confirmed, .. } = self;
-        drop(predecessor);
+        let Self { means, drain, elders, confirmed, .. } = self;
+        let Means { options, signals, predecessor, post, scribe, vault, .. } = means;
+        let giver = predecessor.stop();
         drain.begin();
         let _ = tell.send(Why::Told);
         // Not confirmed: PID 1 may never have heard of us, and waits to restart the service.
         let grace = if confirmed { options.drain_deadline } else { options.crash_grace };
-        Retreat { options, signals, scribe, drain }.stopped(post, elders, grace, begun).await
+        Retreat { options, signals, scribe, drain, vault, giver }.stopped(post, elders, grace, begun).await
     }
 }
 

@@ -36,13 +36,6 @@ pub(crate) struct Received {
     pub(crate) fds_lost: bool,
 }
 
-impl Received {
-    /// What a stream that has ended gives.
-    pub(crate) fn end() -> Self {
-        Self { len: 0, fds: Vec::new(), pid: None, truncated: false, fds_lost: false }
-    }
-}
-
 /// Sends `bytes` with `fds` as one message on a connected socket; never blocks, never raises SIGPIPE,
 /// never allocates.
 ///

@@ -29,6 +29,8 @@ pub(crate) struct Delivery<M> {
     pub(crate) fds: Vec<OwnedFd>,
     /// Who said it, as the kernel vouches; only where SO_PASSCRED is set.
     pub(crate) from: Option<i32>,
+    /// Some of the descriptors, from a place on, did not fit under this process' RLIMIT_NOFILE.
+    pub(crate) fds_lost: bool,
 }
 
 /// Why nothing could be received.
@@ -81,6 +83,7 @@ impl Channel {
         let until = Instant::now() + patience;
         loop {
             match self.receive_now() {
+                Ok(Delivery { fds_lost: true, .. }) => return Err(ReceiveError::FdsLost),
                 Err(ReceiveError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
             }
@@ -123,16 +126,20 @@ fn give(socket: BorrowedFd<'_>, message: &impl Message, fds: &[BorrowedFd<'_>]) 
 }
 
 /// Takes the next message off the socket, understood or not.
+///
+/// An other end that closed with something unread is an error, once, and comes before what it had said
+/// until then (ECONNRESET, af_unix.c: unix_release_sock). That may be the word that decides: read on.
 fn take(socket: BorrowedFd<'_>) -> io::Result<Raw> {
-    let received = seqpacket::next_len(socket).and_then(|len| {
-        let mut buffer = vec![0; len.min(MAX_BYTES)];
-        Ok((scm::receive(socket, &mut buffer)?, buffer))
-    });
-    match received {
-        // The other end is closed, and had not read everything.
-        Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => Ok((Received::end(), Vec::new())),
-        received => received,
+    match take_next(socket) {
+        Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => take_next(socket),
+        taken => taken,
     }
+}
+
+fn take_next(socket: BorrowedFd<'_>) -> io::Result<Raw> {
+    let len = seqpacket::next_len(socket)?;
+    let mut buffer = vec![0; len.min(MAX_BYTES)];
+    Ok((scm::receive(socket, &mut buffer)?, buffer))
 }
 
 /// Makes sense of a message; its descriptors are closed if there is none.
@@ -143,10 +150,8 @@ fn understand<M: Message>((received, bytes): Raw) -> Result<Delivery<M>, Receive
     if received.truncated {
         return Err(Garbled::Long(1).into());
     }
-    if received.fds_lost {
-        return Err(ReceiveError::FdsLost);
-    }
-    Ok(Delivery { message: M::decode(&bytes)?, fds: received.fds, from: received.pid })
+    let Received { fds, pid: from, fds_lost, .. } = received;
+    Ok(Delivery { message: M::decode(&bytes)?, fds, from, fds_lost })
 }
 
 /// A [`Channel`] on the tokio runtime.
@@ -198,11 +203,11 @@ mod tests {
     #[test]
     fn what_is_said_arrives_with_who_said_it() {
         let (ours, theirs) = Channel::pair().unwrap();
-        theirs.send(&Report::Ready, &[]).unwrap();
+        theirs.send(&Report::Stopping, &[]).unwrap();
         let delivery = ours.receive_now::<Report>().unwrap();
         assert_eq!(
             (delivery.message, delivery.from),
-            (Report::Ready, Some(std::process::id().cast_signed()))
+            (Report::Stopping, Some(std::process::id().cast_signed()))
         );
     }
 
@@ -213,6 +218,16 @@ mod tests {
         assert!(matches!(silent, ReceiveError::Silent(_)));
         drop(theirs);
         assert!(matches!(ours.receive_now::<Report>().unwrap_err(), ReceiveError::Closed));
+    }
+
+    #[test]
+    fn what_was_said_before_the_end_is_heard_also_from_one_who_did_not_listen() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        ours.send(&Report::Taken { batch: 1 }, &[]).unwrap();
+        theirs.send(&Order::Abort, &[]).unwrap();
+        drop(theirs);
+        assert_eq!(ours.receive_now::<Order>().unwrap().message, Order::Abort);
+        assert!(matches!(ours.receive_now::<Order>().unwrap_err(), ReceiveError::Closed));
     }
 
     #[test]

@@ -44,6 +44,11 @@ impl Estate {
         Ok(Self { program, sockets })
     }
 
+    /// Has the successor get these, too.
+    pub(crate) fn add(&mut self, fds: Vec<(String, OwnedFd)>) {
+        self.sockets.extend(fds);
+    }
+
     /// Makes sure that the successor gets `socket` under `name`: one that was bound here is added,
     /// one that came without a name gets this one.
     pub(crate) fn keep(&mut self, name: &str, socket: BorrowedFd<'_>) -> io::Result<()> {

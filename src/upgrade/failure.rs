@@ -109,6 +109,18 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The one who was to start the successor ended too early.
+    pub(crate) fn helper_lost() -> Self {
+        Self::new(Reason::HelperLost, "`handover reload` ended before the successor was ready")
+    }
+
+    /// The successor ended too early.
+    pub(crate) fn exited(pid: i32) -> Self {
+        let detail =
+            format!("the successor {pid} ended before it was ready; its last words are in the journal");
+        Self::new(Reason::Exited, detail)
+    }
+
     /// A failure whose errno is the usual one for its reason.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into(), errno: reason.errno() }

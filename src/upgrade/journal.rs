@@ -13,9 +13,6 @@ use tokio_util::task::TaskTracker;
 
 use super::failure::Failure;
 
-/// How long the last entries may take.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// How long an entry that can wait does: an upgrade of a service with little to initialise is over by then.
 const LATER: Duration = Duration::from_millis(50);
 
@@ -38,6 +35,8 @@ pub(crate) enum Phase {
     Leftover { names: String },
     /// The service manager could not be told something.
     Unheard { what: String },
+    /// The fd store does not keep something, or what it kept is of no use.
+    NotKept { what: String },
 }
 
 impl Phase {
@@ -52,15 +51,18 @@ impl Phase {
             Self::Drained { .. } => "1233a857c4634dc98fe2a111ffd5677e",
             Self::Leftover { .. } => "e5e4f3a06e9149f2b2db38dadd1b3d30",
             Self::Unheard { .. } => "46a87611a48a47999e9b537ff995fd21",
+            Self::NotKept { .. } => "7b0c7f1a4c5e4a0f9d5d2f6f6c0b3e19",
         }
     }
 
     fn priority(&self) -> Priority {
         match self {
             Self::Started { .. } | Self::Switched { .. } | Self::Drained { cut: 0 } => Priority::Info,
-            Self::Drained { .. } | Self::Leftover { .. } | Self::Refused { .. } | Self::Unheard { .. } => {
-                Priority::Warning
-            }
+            Self::Drained { .. }
+            | Self::Leftover { .. }
+            | Self::Refused { .. }
+            | Self::Unheard { .. }
+            | Self::NotKept { .. } => Priority::Warning,
             Self::Failed { .. } | Self::Unanswered { .. } => Priority::Error,
         }
     }
@@ -84,6 +86,7 @@ impl Phase {
                 format!("passed, but taken by nobody: {names}; the .socket units and the program disagree")
             }
             Self::Unheard { what } => format!("the service manager was not told: {what}"),
+            Self::NotKept { what } => format!("not kept by the service manager: {what}"),
         }
     }
 
@@ -106,7 +109,7 @@ impl Phase {
             }
             Self::Drained { cut } => fields.push(("HANDOVER_CUT", cut.to_string())),
             Self::Leftover { names } => fields.push(("HANDOVER_FDNAMES", names.clone())),
-            Self::Unheard { .. } => {}
+            Self::Unheard { .. } | Self::NotKept { .. } => {}
         }
         fields
     }
@@ -122,6 +125,7 @@ impl Phase {
             Self::Drained { .. } => "drained",
             Self::Leftover { .. } => "leftover",
             Self::Unheard { .. } => "unheard",
+            Self::NotKept { .. } => "not-kept",
         }
     }
 
@@ -186,12 +190,12 @@ impl Scribe {
         }
     }
 
-    /// Waits until everything is written; but not for ever, journald may be stuck.
-    pub(crate) async fn finish(self) {
+    /// Waits until everything is written, for at most `patience`: journald may be stuck.
+    pub(crate) async fn finish(self, patience: Duration) {
         self.begin();
         self.at_work.close();
-        if tokio::time::timeout(PATIENCE, self.at_work.wait()).await.is_err() {
-            tracing::warn!("the journal took longer than {PATIENCE:?}");
+        if tokio::time::timeout(patience, self.at_work.wait()).await.is_err() {
+            tracing::warn!("the journal took longer than {patience:?}");
         }
     }
 }
@@ -228,6 +232,7 @@ mod tests {
             Phase::Drained { cut: 0 },
             Phase::Leftover { names: "web".into() },
             Phase::Unheard { what: "x".into() },
+            Phase::NotKept { what: "x".into() },
         ];
         let ids: std::collections::HashSet<_> = phases.iter().map(Phase::message_id).collect();
         let names: std::collections::HashSet<_> = phases.iter().map(Phase::name).collect();

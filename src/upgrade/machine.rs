@@ -1,17 +1,20 @@
 //! The machine of the old process: what happens when, during an upgrade. Events in, actions out.
 //!
 //! ```text
-//!              Asked             Spawned            Hello                Ready
-//!   Serving ----------> Granted ---------> Booting --------> Initialising -------> Committing
-//!    |  ^                  |                  |                   |                 |     |
-//!    |  |                  | SpawnFailed      | HelperGone, SuccessorFailed,        |     | Committed
-//!    |  |                  | HelperGone       | SuccessorGone, the deadline         |     v
-//!    |  |                  | the deadline     v                   v                 |  HandedOver
-//!    |  |<-----------------+               Aborting: told to leave, killed later    |
-//!    |  |                                     |                                     |
-//!    |  +------- SuccessorGone ---------------+<---- CommitFailed, it died ---------+
+//!              Asked             Spawned            Hello              Ready            Prepared
+//!   Serving ----------> Granted ---------> Booting ------> Initialising ----> Preparing ------> Committing
+//!    |  ^                  |                  |                 |                |               |     |
+//!    |  |                  | SpawnFailed      | HelperGone, SuccessorFailed,     |               |     | Committed
+//!    |  |                  | HelperGone       | SuccessorGone, the deadline      |               |     v
+//!    |  |                  | the deadline     v                 v                v               |  HandedOver
+//!    |  |<-----------------+               Aborting: told to leave, killed later                 |
+//!    |  |                                     |                                                  |
+//!    |  +------- SuccessorGone ---------------+<----------- CommitFailed, it died ---------------+
 //!    |
 //!    +-- Terminate, in every state before Committing --> Ending
+//!
+//! While it prepares, the connections that are between two requests go over to the successor, which
+//! holds them and serves them only once the service is its own: an abort gives them back.
 //! ```
 //!
 //! An upgrade that a signal began makes way for one that `handover reload` asks for, which knows the
@@ -53,6 +56,8 @@ pub(crate) enum Event {
     Hello { version: u16, from: Option<i32> },
     /// The successor could serve.
     Ready,
+    /// It holds every connection that could go along.
+    Prepared,
     /// The successor cannot serve, and says why.
     SuccessorFailed(Failure),
     /// The successor has ended, or has closed its end of the link.
@@ -88,6 +93,8 @@ pub(crate) enum Action {
     Kill,
     /// The upgrade failed: tell the service manager, the journal and whoever asked.
     Report(Failure),
+    /// Let the successor have the connections that are between two requests, to hold.
+    Prepare,
     /// Tell the service manager about its new main process.
     Commit { pid: i32 },
     /// Speak to the service manager again: the process that it was told about is dead.
@@ -110,13 +117,34 @@ pub(crate) struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Serving,
-    Granted { by: By, until: Instant },
-    Booting { by: By, pid: i32, until: Instant },
-    Initialising { by: By, pid: i32, until: Instant },
-    Committing { pid: i32 },
-    Aborting { next: Next, kill_at: Option<Instant> },
+    Granted {
+        by: By,
+        until: Instant,
+    },
+    /// Booting, Initialising or Preparing, as the stage says.
+    Coming {
+        stage: Stage,
+        by: By,
+        pid: i32,
+        until: Instant,
+    },
+    Committing {
+        pid: i32,
+    },
+    Aborting {
+        next: Next,
+        kill_at: Option<Instant>,
+    },
     HandedOver,
     Ending,
+}
+
+/// How far a successor that runs has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Booting,
+    Initialising,
+    Preparing,
 }
 
 /// What comes once a successor that was told to leave has gone.
@@ -144,9 +172,7 @@ impl Machine {
     /// When [`Event::Tick`] is due at the latest, whatever else happens.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         match &self.state {
-            State::Granted { until, .. }
-            | State::Booting { until, .. }
-            | State::Initialising { until, .. } => Some(*until),
+            State::Granted { until, .. } | State::Coming { until, .. } => Some(*until),
             State::Aborting { kill_at, .. } => *kill_at,
             State::Serving | State::Committing { .. } | State::HandedOver | State::Ending => None,
         }
@@ -166,9 +192,7 @@ impl Machine {
         let refusal = match &self.state {
             // PID 1 may send the reload signal *and* run ExecReload=: that is one request. It waits for
             // the helper then, and else for an announcement that is younger than the signal.
-            State::Granted { by: By::Helper, .. }
-            | State::Booting { by: By::Helper, .. }
-            | State::Initialising { by: By::Helper, .. }
+            State::Granted { by: By::Helper, .. } | State::Coming { by: By::Helper, .. }
                 if by == By::Signal =>
             {
                 return vec![];
@@ -184,7 +208,7 @@ impl Machine {
                 ),
             ),
             State::Serving => return self.begin(by, now),
-            State::Booting { by: By::Signal, .. } | State::Initialising { by: By::Signal, .. } => {
+            State::Coming { by: By::Signal, stage: Stage::Booting | Stage::Initialising, .. } => {
                 return self.make_way(now);
             }
             _ => Failure::new(
@@ -219,21 +243,26 @@ impl Machine {
     fn progress(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match (self.state.clone(), event) {
             (State::Granted { by, until }, Event::Spawned { pid }) => {
-                self.state = State::Booting { by, pid, until };
+                self.state = State::Coming { stage: Stage::Booting, by, pid, until };
                 vec![]
             }
-            (State::Granted { .. }, Event::HelperGone) => self.fail(helper_lost()),
-            (State::Granted { .. } | State::Booting { .. }, Event::SpawnFailed(failure)) => {
-                self.fail(failure)
-            }
-            (State::Booting { by, pid, until }, Event::Hello { version, from }) => {
+            (State::Granted { .. }, Event::HelperGone) => self.fail(Failure::helper_lost()),
+            (
+                State::Granted { .. } | State::Coming { stage: Stage::Booting, .. },
+                Event::SpawnFailed(failure),
+            ) => self.fail(failure),
+            (State::Coming { stage: Stage::Booting, by, pid, until }, Event::Hello { version, from }) => {
                 if let Err(failure) = recognise(pid, version, from) {
                     return self.abort(failure, Some(now + LEAVE));
                 }
-                self.state = State::Initialising { by, pid, until };
+                self.state = State::Coming { stage: Stage::Initialising, by, pid, until };
                 vec![]
             }
-            (State::Initialising { by, pid, .. }, Event::Ready) => {
+            (State::Coming { stage: Stage::Initialising, by, pid, until }, Event::Ready) => {
+                self.state = State::Coming { stage: Stage::Preparing, by, pid, until };
+                vec![Action::Prepare]
+            }
+            (State::Coming { stage: Stage::Preparing, by, pid, .. }, Event::Prepared) => {
                 self.state = State::Committing { pid };
                 match by {
                     // From 259 on Type=notify-reload sends the signal after ExecReload=, too, unless a
@@ -242,15 +271,12 @@ impl Machine {
                     By::Signal => vec![Action::Commit { pid }],
                 }
             }
-            (
-                State::Booting { by: By::Helper, .. } | State::Initialising { by: By::Helper, .. },
-                Event::HelperGone,
-            ) => self.abort(helper_lost(), Some(now + LEAVE)),
-            (State::Booting { .. } | State::Initialising { .. }, Event::SuccessorFailed(failure)) => {
-                self.abort(failure, Some(now + LEAVE))
+            (State::Coming { by: By::Helper, .. }, Event::HelperGone) => {
+                self.abort(Failure::helper_lost(), Some(now + LEAVE))
             }
-            (State::Booting { pid, .. } | State::Initialising { pid, .. }, Event::SuccessorGone) => {
-                self.abort(exited(pid), Some(now + LEAVE))
+            (State::Coming { .. }, Event::SuccessorFailed(failure)) => self.abort(failure, Some(now + LEAVE)),
+            (State::Coming { pid, .. }, Event::SuccessorGone) => {
+                self.abort(Failure::exited(pid), Some(now + LEAVE))
             }
             (State::Aborting { next: Next::Report(failure), .. }, Event::SuccessorGone) => self.fail(failure),
             (State::Aborting { next: Next::Grant, .. }, Event::SuccessorGone) => {
@@ -258,7 +284,7 @@ impl Machine {
                 vec![Action::Grant]
             }
             (State::Aborting { next: Next::Grant, kill_at }, Event::HelperGone) => {
-                self.state = State::Aborting { next: Next::Report(helper_lost()), kill_at };
+                self.state = State::Aborting { next: Next::Report(Failure::helper_lost()), kill_at };
                 vec![]
             }
             (State::Committing { pid }, Event::Committed { alive: true }) => {
@@ -269,7 +295,7 @@ impl Machine {
             // it, and will stop us soon. To serve on is right in both cases.
             (State::Committing { pid }, Event::Committed { alive: false }) => {
                 let mut actions = vec![Action::Reclaim];
-                actions.extend(self.fail(exited(pid)));
+                actions.extend(self.fail(Failure::exited(pid)));
                 actions
             }
             (State::Committing { .. }, Event::CommitFailed(failure)) => {
@@ -288,15 +314,18 @@ impl Machine {
             State::Granted { .. } => {
                 self.fail(Failure::new(Reason::Spawn, format!("no successor was started within {limit} s")))
             }
-            State::Booting { pid, .. } => {
-                let detail = format!(
-                    "the successor {pid} did not reach handover within {limit} s: it hangs, or is not built on it"
-                );
-                self.kill(Failure::new(Reason::Mute, detail))
-            }
-            State::Initialising { pid, .. } => {
-                let detail = format!("the successor {pid} was not ready within {limit} s");
-                self.kill(Failure::new(Reason::NeverReady, detail))
+            State::Coming { stage, pid, .. } => {
+                let (reason, what, perhaps) = match stage {
+                    Stage::Booting => {
+                        (Reason::Mute, "did not reach handover", ": it hangs, or is not built on it")
+                    }
+                    Stage::Initialising => (Reason::NeverReady, "was not ready", ""),
+                    Stage::Preparing => {
+                        (Reason::NeverReady, "was ready, but did not take the connections", "")
+                    }
+                };
+                let detail = format!("the successor {pid} {what} within {limit} s{perhaps}");
+                self.kill(Failure::new(reason, detail))
             }
             State::Aborting { kill_at, .. } => {
                 *kill_at = None;
@@ -311,7 +340,7 @@ impl Machine {
         match std::mem::replace(&mut self.state, State::Ending) {
             State::Serving => vec![Action::Stop],
             State::Granted { .. } => vec![Action::Abort, Action::Report(stopped), Action::Stop],
-            State::Booting { .. } | State::Initialising { .. } => {
+            State::Coming { .. } => {
                 vec![Action::Abort, Action::Kill, Action::Report(stopped), Action::Stop]
             }
             State::Aborting { next, .. } => {
@@ -364,17 +393,6 @@ fn recognise(pid: i32, version: u16, from: Option<i32>) -> Result<(), Failure> {
         )),
         _ => Ok(()),
     }
-}
-
-fn helper_lost() -> Failure {
-    Failure::new(Reason::HelperLost, "`handover reload` ended before the successor was ready")
-}
-
-fn exited(pid: i32) -> Failure {
-    Failure::new(
-        Reason::Exited,
-        format!("the successor {pid} ended before it was ready; its last words are in the journal"),
-    )
 }
 
 #[cfg(test)]

@@ -58,8 +58,12 @@ pub(crate) struct Grant {
 pub(crate) enum Report {
     /// I am there, and initialising.
     Hello { version: u16 },
-    /// I could serve this moment.
-    Ready,
+    /// I could serve this moment; and take connections, if `takes` is the version of state that I read.
+    Ready { takes: Option<u32> },
+    /// I hold the connections of this batch.
+    Taken { batch: u64 },
+    /// I cannot take the connections of this batch; they stay where they are.
+    Declined { batch: u64 },
     /// I cannot serve, and leave.
     Failed { errno: i32, detail: String },
     /// I serve, and end now because I was told to. Whoever finds the link closed without this knows
@@ -77,6 +81,13 @@ pub(crate) enum Order {
     Yours { generation: u64, draining: Vec<Draining> },
     /// So much is left for me to do.
     Draining(Draining),
+    /// Connections between two requests, as many as descriptors are attached; `luggage` says what they
+    /// are (see `moves`).
+    Offer { batch: u64, luggage: Vec<u8> },
+    /// The same, the luggage in a memfd of at least so many bytes: the first descriptor.
+    OfferWithMemory { batch: u64, bytes: u64 },
+    /// These entries of the fd store have served their time: have PID 1 forget them.
+    Ended { names: Vec<String> },
 }
 
 /// What a retiring process has left to do.
@@ -176,9 +187,12 @@ impl Message for Report {
     fn encode(&self) -> Vec<u8> {
         match self {
             Self::Hello { version } => Writer::new(1).number(u64::from(*version)),
-            Self::Ready => Writer::new(2),
+            Self::Ready { takes: None } => Writer::new(2),
+            Self::Ready { takes: Some(version) } => Writer::new(2).number(u64::from(*version)),
             Self::Failed { errno, detail } => Writer::new(3).pid(*errno).bytes(detail.as_bytes()),
             Self::Stopping => Writer::new(4),
+            Self::Taken { batch } => Writer::new(5).number(*batch),
+            Self::Declined { batch } => Writer::new(6).number(*batch),
         }
         .0
     }
@@ -187,9 +201,12 @@ impl Message for Report {
         let mut reader = Reader::new(bytes);
         let message = match reader.byte()? {
             1 => Self::Hello { version: reader.version()? },
-            2 => Self::Ready,
+            2 if reader.0.is_empty() => Self::Ready { takes: None },
+            2 => Self::Ready { takes: Some(reader.word()?) },
             3 => Self::Failed { errno: reader.pid()?, detail: text(reader.bytes()?)? },
             4 => Self::Stopping,
+            5 => Self::Taken { batch: reader.number()? },
+            6 => Self::Declined { batch: reader.number()? },
             number => return Err(Garbled::Unknown { what: "report", number }),
         };
         reader.end(message)
@@ -204,6 +221,9 @@ impl Message for Order {
                 draining.iter().fold(Writer::new(2).number(*generation), Writer::draining)
             }
             Self::Draining(draining) => Writer::new(3).draining(draining),
+            Self::Offer { batch, luggage } => Writer::new(4).number(*batch).bytes(luggage),
+            Self::OfferWithMemory { batch, bytes } => Writer::new(5).number(*batch).number(*bytes),
+            Self::Ended { names } => Writer::new(6).list(names),
         }
         .0
     }
@@ -221,6 +241,9 @@ impl Message for Order {
                 Self::Yours { generation, draining }
             }
             3 => Self::Draining(reader.draining()?),
+            4 => Self::Offer { batch: reader.number()?, luggage: reader.bytes()?.to_vec() },
+            5 => Self::OfferWithMemory { batch: reader.number()?, bytes: reader.number()? },
+            6 => Self::Ended { names: reader.list(text)? },
             number => return Err(Garbled::Unknown { what: "order", number }),
         };
         reader.end(message)
@@ -286,6 +309,11 @@ impl<'a> Reader<'a> {
     /// A number of 16 bits; a larger one is a version that nobody has.
     fn version(&mut self) -> Result<u16, Garbled> {
         Ok(u16::try_from(self.number()?).unwrap_or(u16::MAX))
+    }
+
+    /// A number of 32 bits; a larger one is a version that nobody has.
+    fn word(&mut self) -> Result<u32, Garbled> {
+        Ok(u32::try_from(self.number()?).unwrap_or(u32::MAX))
     }
 
     /// A pid or an errno; one that does not fit is nobody's.

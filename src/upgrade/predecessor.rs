@@ -12,12 +12,13 @@ use nix::sys::signal::Signal;
 
 use super::callers::Callers;
 use super::channel::{AsyncChannel, Channel, Delivery, ReceiveError};
+use super::elder::Elder;
 use super::estate::Estate;
 use super::failure::{Failure, Reason};
 use super::launch::{self, LINK};
 use super::machine::{Action, By, Event, Limits, Machine};
 use super::message::{Answer, Draining, Grant, Order, Report, Request};
-use super::successor::Elder;
+use super::moves::{Exchange, Giver};
 use crate::sys::pidfd::Pidfd;
 use crate::sys::scm;
 use crate::sys::watch::Watched;
@@ -35,12 +36,26 @@ pub(crate) struct Predecessor {
     /// Our end of the link.
     link: Option<AsyncChannel>,
     successor: Option<(Pidfd, Watched)>,
+    /// The oldest version of a connection's state reader that our connections may go to; `None` if
+    /// they do not move.
+    readable_by: Option<u32>,
+    /// The version of the successor's reader, if it takes connections.
+    takes: Option<u32>,
+    giver: Giver,
+    /// Connections are going over.
+    preparing: bool,
 }
 
 impl Predecessor {
     /// Opens the control socket, from which on upgrades may be asked for. `after` is the process that
-    /// this one is to take over from.
-    pub(crate) fn open(limits: Limits, estate: Estate, after: Option<i32>) -> io::Result<Self> {
+    /// this one is to take over from; `readable_by` the oldest version that reads the state of our
+    /// connections, if they move at all.
+    pub(crate) fn open(
+        limits: Limits,
+        estate: Estate,
+        after: Option<i32>,
+        readable_by: Option<u32>,
+    ) -> io::Result<Self> {
         Ok(Self {
             machine: Machine::new(limits),
             callers: Callers::open(after)?,
@@ -49,24 +64,50 @@ impl Predecessor {
             helper: None,
             link: None,
             successor: None,
+            readable_by,
+            takes: None,
+            giver: Giver::new(),
+            preparing: false,
         })
+    }
+
+    /// Has a successor get these, too.
+    pub(crate) fn bequeath(&mut self, fds: Vec<(String, OwnedFd)>) {
+        self.estate.add(fds);
+    }
+
+    /// Where connection tasks give their connections away.
+    pub(crate) fn exchange(&self) -> Exchange {
+        self.giver.exchange()
     }
 
     /// The next thing that happens; `draining` is how many older processes still drain. Cancel safe.
     pub(crate) async fn event(&mut self, draining: usize) -> Event {
+        loop {
+            if let Some(event) = self.step(draining).await {
+                return event;
+            }
+        }
+    }
+
+    async fn step(&mut self, draining: usize) -> Option<Event> {
         let wake_at = self.machine.wake_at();
         // Who the successor is comes before anything that it says; what it says comes before its end,
         // which comes before anything else.
         let link = self.link.as_ref().filter(|_| self.successor.is_some());
         tokio::select! { biased;
             said = hear::<Report>(link) => self.link_event(said),
-            said = hear::<Request>(self.helper.as_ref()) => self.helper_event(said),
+            said = hear::<Request>(self.helper.as_ref()) => Some(self.helper_event(said)),
             () = gone(self.successor.as_ref()) => self.last_words(),
             caller = self.callers.next() => {
                 self.asking = Some(caller);
-                Event::Asked { by: By::Helper, draining }
+                Some(Event::Asked { by: By::Helper, draining })
             }
-            () = until(wake_at) => Event::Tick,
+            () = prepared(&mut self.giver, link), if self.preparing => {
+                self.preparing = false;
+                Some(Event::Prepared)
+            }
+            () = until(wake_at) => Some(Event::Tick),
         }
     }
 
@@ -117,10 +158,30 @@ impl Predecessor {
         }
     }
 
-    /// Tells the successor to leave, and closes the link.
+    /// Lets connections go over to the successor, to hold; the next event tells when they have. At
+    /// once if it does not take any, or could not read their state.
+    pub(crate) fn prepare(&mut self) -> Option<Event> {
+        let (Some(readable_by), Some(takes)) = (self.readable_by, self.takes) else {
+            return Some(Event::Prepared);
+        };
+        if takes < readable_by {
+            return Some(Event::Prepared);
+        }
+        self.giver.call();
+        self.preparing = true;
+        None
+    }
+
+    /// Tells the successor to leave, closes the link, and gives all connections back to their tasks.
     pub(crate) fn abort(&mut self) {
-        if let Some(link) = self.link.take() {
-            let _ = link.send(&Order::Abort, &[]);
+        self.preparing = false;
+        self.takes = None;
+        self.giver.take_back();
+        if let Some(link) = self.link.take()
+            && link.send(&Order::Abort, &[]).is_err()
+        {
+            // The end of the link alone would say that this process died, and that the successor is to serve.
+            self.kill();
         }
     }
 
@@ -145,14 +206,15 @@ impl Predecessor {
     }
 
     /// Gives the service to the successor, together with those who still drain, and tells the helper.
-    /// What is left is the link, on which to tell how the drain gets on.
+    /// What is left is the link, on which to tell how the drain gets on, and to give away the connections
+    /// that come to rest.
     pub(crate) fn hand_over(
         self,
         pid: i32,
         generation: u64,
         own: Draining,
         elders: &[Elder],
-    ) -> Option<AsyncChannel> {
+    ) -> (Option<AsyncChannel>, Giver) {
         let draining = [own].into_iter().chain(elders.iter().map(|elder| elder.draining)).collect();
         let links = elders.iter().map(|elder| elder.link.as_fd());
         // All pidfds or none: it is by their places that they are known.
@@ -167,19 +229,33 @@ impl Predecessor {
         if let Some(helper) = self.helper {
             let _ = helper.send(&Answer::Switched { pid }, &[]);
         }
-        self.link
+        let mut giver = self.giver;
+        giver.commit();
+        (self.link, giver)
     }
 
-    fn link_event(&mut self, said: Result<Delivery<Report>, ReceiveError>) -> Event {
-        match said {
+    /// The service stops: nobody can ask for an upgrade any more. What is left is who gives connections
+    /// away.
+    pub(crate) fn stop(self) -> Giver {
+        self.giver
+    }
+
+    /// What the machine is to hear of what was said; nothing, if it is about connections.
+    fn link_event(&mut self, said: Result<Delivery<Report>, ReceiveError>) -> Option<Event> {
+        Some(match said {
             Ok(Delivery { message: Report::Hello { version }, from, .. }) => Event::Hello { version, from },
-            Ok(Delivery { message: Report::Ready, .. }) => Event::Ready,
+            Ok(Delivery { message: Report::Ready { takes }, .. }) => {
+                self.takes = takes;
+                Event::Ready
+            }
+            Ok(Delivery { message: Report::Taken { batch }, .. }) => return self.answered(batch, true),
+            Ok(Delivery { message: Report::Declined { batch }, .. }) => return self.answered(batch, false),
             Ok(Delivery { message: Report::Failed { errno, detail }, .. }) => {
                 Event::SuccessorFailed(Failure { reason: Reason::Init, detail, errno })
             }
             Err(ReceiveError::Closed | ReceiveError::Io(_)) => {
                 self.link = None;
-                self.last_words()
+                return self.last_words();
             }
             Ok(Delivery { message: Report::Stopping, .. }) => {
                 let detail = "it stops although the service is not its own";
@@ -189,7 +265,16 @@ impl Predecessor {
                 let detail = format!("the successor cannot be understood: {error}");
                 Event::SuccessorFailed(Failure::new(Reason::Protocol, detail))
             }
+        })
+    }
+
+    fn answered(&mut self, batch: u64, taken: bool) -> Option<Event> {
+        if self.giver.answered(batch, taken) {
+            return None;
         }
+        let detail =
+            format!("the successor answers for connections of batch {batch}, which it was not offered");
+        Some(Event::SuccessorFailed(Failure::new(Reason::Protocol, detail)))
     }
 
     fn helper_event(&mut self, said: Result<Delivery<Request>, ReceiveError>) -> Event {
@@ -220,13 +305,13 @@ impl Predecessor {
     }
 
     /// The successor is gone; it may have said why just before, on the link, or on the way there.
-    fn last_words(&mut self) -> Event {
+    fn last_words(&mut self) -> Option<Event> {
         if let Some(Ok(said)) = self.link.as_ref().map(AsyncChannel::receive_now::<Report>) {
             return self.link_event(Ok(said));
         }
         match self.helper.as_ref().map(AsyncChannel::receive_now::<Request>) {
-            Some(Ok(said)) => self.helper_event(Ok(said)),
-            _ => Event::SuccessorGone,
+            Some(Ok(said)) => Some(self.helper_event(Ok(said))),
+            _ => Some(Event::SuccessorGone),
         }
     }
 
@@ -277,6 +362,15 @@ async fn hear<M: super::message::Message>(
 ) -> Result<Delivery<M>, ReceiveError> {
     match channel {
         Some(channel) => channel.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// All connections that could go over are there.
+async fn prepared(giver: &mut Giver, link: Option<&AsyncChannel>) {
+    match link {
+        Some(link) => giver.prepared(link).await,
+        // It has just ended: that is the next event.
         None => std::future::pending().await,
     }
 }

@@ -37,7 +37,8 @@ fn a_good_successor_gets_the_service() {
     assert_eq!(actions, [Action::Grant, Action::AnnounceUpgrade]);
     assert_eq!(machine.handle(Event::Spawned { pid: 7 }, now), []);
     assert_eq!(machine.handle(hello(), now), []);
-    assert_eq!(machine.handle(Event::Ready, now), [Action::AnnounceReload, Action::Commit { pid: 7 }]);
+    assert_eq!(machine.handle(Event::Ready, now), [Action::Prepare]);
+    assert_eq!(machine.handle(Event::Prepared, now), [Action::AnnounceReload, Action::Commit { pid: 7 }]);
     assert_eq!(machine.handle(Event::Committed { alive: true }, now), [Action::HandOver { pid: 7 }]);
     assert_eq!(machine.wake_at(), None);
 }
@@ -50,7 +51,8 @@ fn each_failure_has_its_own_reason_and_the_next_upgrade_may_begin() {
     let only_spawned = [spawned.clone()];
     let exec = Failure::new(Reason::Exec, "");
     let init = Failure::new(Reason::Init, "");
-    let cases: [(&[Event], Event, Reason); 8] = [
+    let ready = [spawned.clone(), hello(), Event::Ready];
+    let cases: [(&[Event], Event, Reason); 11] = [
         (&[], Event::SpawnFailed(exec.clone()), Reason::Exec),
         (&[], Event::HelperGone, Reason::HelperLost),
         (&only_spawned, Event::SpawnFailed(exec), Reason::Exec),
@@ -59,6 +61,9 @@ fn each_failure_has_its_own_reason_and_the_next_upgrade_may_begin() {
         (&[spawned.clone(), hello()], Event::HelperGone, Reason::HelperLost),
         (&[spawned.clone(), hello()], Event::SuccessorFailed(init), Reason::Init),
         (&[spawned, hello()], Event::SuccessorGone, Reason::Exited),
+        (&ready, Event::Tick, Reason::NeverReady),
+        (&ready, Event::HelperGone, Reason::HelperLost),
+        (&ready, Event::SuccessorGone, Reason::Exited),
     ];
     for (before, event, expected) in cases {
         let (mut machine, _) = after(&[&[asked(By::Helper)], before].concat(), now);
@@ -87,10 +92,10 @@ fn a_successor_that_does_not_leave_is_killed_once() {
 fn an_upgrade_by_the_helper_announces_a_reload_only_together_with_its_end() {
     let now = Instant::now();
     let mut machine = Machine::new(LIMITS);
-    for event in [asked(By::Helper), Event::Spawned { pid: 7 }, hello()] {
+    for event in [asked(By::Helper), Event::Spawned { pid: 7 }, hello(), Event::Ready] {
         assert!(!machine.handle(event, now).contains(&Action::AnnounceReload));
     }
-    assert_eq!(machine.handle(Event::Ready, now), [Action::AnnounceReload, Action::Commit { pid: 7 }]);
+    assert_eq!(machine.handle(Event::Prepared, now), [Action::AnnounceReload, Action::Commit { pid: 7 }]);
 }
 
 #[test]
@@ -140,6 +145,7 @@ fn a_successor_that_died_during_the_commit_leaves_the_old_one_serving() {
         Event::Spawned { pid: 7 },
         hello(),
         Event::Ready,
+        Event::Prepared,
         Event::Committed { alive: false },
     ];
     let (machine, actions) = after(&events, Instant::now());
@@ -168,6 +174,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::HelperGone),
         Just(hello()),
         Just(Event::Ready),
+        Just(Event::Prepared),
         Just(Event::SuccessorFailed(Failure::new(Reason::Init, ""))),
         Just(Event::SuccessorGone),
         any::<bool>().prop_map(|alive| Event::Committed { alive }),

@@ -70,11 +70,17 @@ proptest! {
         generation: u64, list in prop::collection::vec(draining(), 0..5), one in draining(), detail in ".{0,40}",
     ) {
         there_and_back(&Report::Hello { version: VERSION });
-        there_and_back(&Report::Ready);
-        there_and_back(&Report::Failed { errno: 5, detail });
+        there_and_back(&Report::Ready { takes: None });
+        there_and_back(&Report::Taken { batch: generation });
+        there_and_back(&Report::Declined { batch: generation });
+        there_and_back(&Report::Failed { errno: 5, detail: detail.clone() });
+        there_and_back(&Report::Ready { takes: Some(7) });
         there_and_back(&Order::Abort);
         there_and_back(&Order::Yours { generation, draining: list });
         there_and_back(&Order::Draining(one));
+        there_and_back(&Order::Offer { batch: generation, luggage: detail.clone().into_bytes() });
+        there_and_back(&Order::OfferWithMemory { batch: generation, bytes: 7 });
+        there_and_back(&Order::Ended { names: vec![detail, "x".into()] });
         there_and_back(&Report::Stopping);
     }
 

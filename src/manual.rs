@@ -1,0 +1,71 @@
+//! What survives, what is lost, and what to do about it. Prose only: nothing in here is ever run.
+//!
+//! # What a connection survives
+//!
+//! | | accepted | [taken along](crate::daemon::Daemon::connections) | and [stashed](crate::daemon::Live::stash) |
+//! |---|---|---|---|
+//! | upgrade (`systemctl reload`) | drains in the old process | moves between two requests | moves |
+//! | an upgrade that fails, at any moment | untouched | untouched | untouched |
+//! | `systemctl restart` | drains, up to the deadline | stashed when it rests | stays |
+//! | crash, kill -9, watchdog | ends | ends | stays |
+//! | `systemctl stop`, then `start` | ends | ends | stays with FileDescriptorStorePreserve=yes (254) |
+//! | the start limit | ends | ends | stays with FileDescriptorStorePreserve=yes (254) |
+//! | daemon-reload, daemon-reexec | untouched | untouched | untouched |
+//! | soft-reboot (254) | ends | ends | stays with FileDescriptorStorePreserve=yes, see below |
+//! | reboot | ends | ends | ends |
+//!
+//! State that is [saved](crate::daemon::Live::save) for a connection goes where the connection goes;
+//! the [state of the service](crate::daemon::Serving::save_state) and the
+//! [record](crate::daemon::Serving::record) survive what a stashed connection survives.
+//!
+//! # What is lost
+//!
+//! A process can be killed between any two of its instructions. What it had read out of a socket and
+//! neither answered nor saved is then nowhere: the peer waits for an answer that nobody owes it. So the
+//! order is all that matters:
+//!
+//! | order | killed in between |
+//! |---|---|
+//! | read, answer, save | after the answer: the peer was told of something that never happened |
+//! | read, save, answer | after the read: the request is gone. After the save: it is done, and not answered |
+//! | **peek, save, answer, consume** | before the save: the next process finds the request as if it had just come. After it: finds a request that its state knows already, and answers it (again) |
+//!
+//! * [`peek`](crate::daemon::Live::peek) leaves the bytes in the kernel's buffer, which lives as long as
+//!   the connection does; [`consume`](crate::daemon::Live::consume) takes them out. A request must fit
+//!   into that buffer (net.ipv4.tcp_rmem, net.core.rmem_default).
+//! * *Save before you answer*: the answer is a promise. A save is a few stores into memory that PID 1
+//!   holds, too; it is whole or it has not happened.
+//! * A request may be answered twice, never done twice, if it can be told from the one before: by a tag
+//!   or a number of the client's, which is saved with what it did. The `keeper` sample does so. Without
+//!   one, the last request before a crash may be done twice.
+//! * What was written to a socket is the kernel's, and arrives without us. Of an answer larger than the
+//!   send buffer the part that was not written yet is lost with the process.
+//! * TLS, and all other bytes that live in the process, cannot move: terminate TLS in front.
+//! * A request that is served while the service stops is finished; at the drain deadline it is cut, and
+//!   the next process finds it as after a kill.
+//! * A client that leaves while no process serves is noticed when the next one reads. One that resets
+//!   its connection is dropped by PID 1 itself.
+//!
+//! Where PID 1 does not keep something, the service is told: [`stash`](crate::daemon::Live::stash)
+//! fails with the name of the setting, and what belongs to handover itself goes to the journal
+//! (`HANDOVER_PHASE=not-kept`). Nothing is sent that PID 1 would silently close.
+//!
+//! # Settings of the unit
+//!
+//! | setting | why |
+//! |---|---|
+//! | FileDescriptorStoreMax= | as many as connections are to be stashed, and three: state, record, one to prove that there is room |
+//! | FileDescriptorStorePreserve=yes | before 254 it is ignored, and the store ends with `systemctl stop` and at the start limit |
+//! | LimitNOFILE= | at a start everything in the store is passed at once: more than twice FileDescriptorStoreMax= and 64. With the default of 1024 no more than some 470 are stashed; the error says so. For an upgrade both processes have all connections for a moment |
+//! | StartLimitIntervalSec=0 | at a start limit PID 1 closes the listening sockets |
+//! | Restart=always, RestartSec=100ms | after a crash the stall is as long as this and the start |
+//! | WantedBy=... system.slice | for a soft-reboot: 254 to 260 forget the store of a unit that no unit wants which stays active |
+//! | Environment=FDSTORE=N | on 252 alone, which does not tell the limit; the same number as FileDescriptorStoreMax=. Without it each place is proven first, which makes stashing three times as slow |
+//!
+//! # Versions of state
+//!
+//! [`Options::state_version`](crate::daemon::Options::state_version) says which version of state a
+//! program writes, and which program is the oldest to read it. To a program that is too old connections
+//! do not move: they end where they are, in the old process. One that PID 1 starts, as after a rollback
+//! by `systemctl restart`, ends them, and says so. State that an older program wrote is passed on as it
+//! is: a program that changes its state must tell its versions apart.

@@ -36,6 +36,15 @@ on_every_systemd! {
         load.stop().assert_nothing_lost();
     }
 
+    fn a_store_that_takes_no_more_is_told(systemd) {
+        // The record alone fills it. 252 does not tell the service how much it takes.
+        let web = Web::boot_with(systemd, "[Service]\nFileDescriptorStoreMax=1\nEnvironment=FDSTORE=1\n");
+        let told = upgrade(&web, &["--json", "web"]);
+        assert_eq!(told.status, 0, "{told:?}");
+        assert!(told.stderr.contains("web.service: its FD store is full (1 of 1)"), "{told:?}");
+        assert_eq!(fields(&record(&told), &["stored", "store_limit"]), json!([1, 1]));
+    }
+
     fn drained_is_told_once_the_old_process_has_gone(systemd) {
         let web = Web::boot(systemd);
         let old = web.main();

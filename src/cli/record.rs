@@ -42,6 +42,10 @@ pub(crate) struct Record<'a> {
     drain_seconds: Option<f64>,
     /// The unit's files have changed since systemd read them.
     need_daemon_reload: bool,
+    /// How many descriptors systemd's FD store holds for the service.
+    stored: Option<u32>,
+    /// How many it takes.
+    store_limit: Option<u32>,
     /// The same for people.
     message: &'a str,
 }
@@ -61,6 +65,8 @@ impl<'a> Record<'a> {
             drained,
             drain_seconds,
             need_daemon_reload: report.outdated,
+            stored: report.store.map(|store| store.held),
+            store_limit: report.store.map(|store| store.most),
             message,
             ..Self::default()
         };
@@ -145,7 +151,7 @@ fn word(why: &Refusal) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manager::{Failure, Helper, Reason};
+    use crate::manager::{Failure, FdStore, Helper, Reason};
     use std::time::Duration;
 
     fn json(verdict: Verdict, drain: Drain) -> serde_json::Value {
@@ -155,6 +161,7 @@ mod tests {
             took: Duration::from_millis(250),
             drain,
             outdated: false,
+            store: Some(FdStore { held: 3, most: 512 }),
         };
         let line = Record::of_report(&report, "words", Exit::from(&report)).line();
         assert!(!line.contains('\n'));
@@ -169,7 +176,7 @@ mod tests {
             "old_pid": 1234, "new_pid": 1250, "serving_pid": 1250, "reason": null,
             "helper_status": null, "helper_signal": null, "status_text": null, "status_is_new": null, "status_errno": null,
             "job_result": null, "seconds": 0.25, "drained": true, "drain_seconds": 3.0,
-            "need_daemon_reload": false, "message": "words",
+            "need_daemon_reload": false, "stored": 3, "store_limit": 512, "message": "words",
         });
         assert_eq!(record, expected);
     }

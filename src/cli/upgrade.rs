@@ -98,6 +98,9 @@ impl Upgrade {
     fn tell(&self, words: &Words, report: &Report) -> Exit {
         let exit = Exit::from(report);
         let line = words.report(report);
+        if let Some(store) = report.store.filter(|store| store.is_full()) {
+            complain(&words.full(&report.unit, store));
+        }
         if report.outdated {
             complain(&words.outdated(&report.unit));
         }

@@ -1,6 +1,6 @@
 //! What people read about an upgrade: one line a unit, and what to do next when it did not go well.
 
-use crate::manager::{ActiveState, Drain, Error, Failure, Reason, Refusal, Report, Scope, Verdict};
+use crate::manager::{ActiveState, Drain, Error, Failure, FdStore, Reason, Refusal, Report, Scope, Verdict};
 
 /// Finds the words for one manager.
 pub(crate) struct Words {
@@ -85,6 +85,16 @@ impl Words {
         format!("{}{hint}", plain(&format!("{unit}: {error}")))
     }
 
+    /// That the FD store takes no more, which systemd tells nobody.
+    pub(crate) fn full(&self, unit: &str, store: FdStore) -> String {
+        let FdStore { held, most } = store;
+        plain(&format!(
+            "{unit}: its FD store is full ({held} of {most}): what comes now does not survive a crash; raise \
+             FileDescriptorStoreMax= and LimitNOFILE=, then {} daemon-reload",
+            self.systemctl
+        ))
+    }
+
     /// That the unit's files are newer than what systemd knows.
     pub(crate) fn outdated(&self, unit: &str) -> String {
         let systemctl = self.systemctl;
@@ -167,7 +177,7 @@ mod tests {
 
     fn line(verdict: Verdict, drain: Drain) -> String {
         let (unit, took) = ("web.service".into(), Duration::from_millis(212));
-        Words::new(Scope::System).report(&Report { unit, verdict, took, drain, outdated: false })
+        Words::new(Scope::System).report(&Report { unit, verdict, took, drain, outdated: false, store: None })
     }
 
     fn failure() -> Failure {

@@ -37,6 +37,6 @@ mod upgrade;
 mod verdict;
 
 pub use connect::{Error, Manager, Scope};
-pub use state::{ActiveState, End, Helper};
+pub use state::{ActiveState, End, FdStore, Helper};
 pub use upgrade::{Drain, Options, Report, Wait, upgrade};
 pub use verdict::{Failure, Reason, Refusal, Verdict};

@@ -103,6 +103,14 @@ pub(crate) trait Service {
     #[zbus(property(emits_changed_signal = "false"))]
     fn status_errno(&self) -> zbus::Result<i32>;
 
+    /// How many descriptors the FD store holds. systemd does not tell when that changes.
+    #[zbus(property(emits_changed_signal = "false"), name = "NFileDescriptorStore")]
+    fn n_file_descriptor_store(&self) -> zbus::Result<u32>;
+
+    /// How many it takes; 0 for none.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn file_descriptor_store_max(&self) -> zbus::Result<u32>;
+
     /// The ExecReload= lines in their order.
     #[zbus(property(emits_changed_signal = "false"))]
     fn exec_reload(&self) -> zbus::Result<Vec<ExecCommand>>;

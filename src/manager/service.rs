@@ -5,7 +5,7 @@ use zbus::{Connection, OwnedObjectPath, fdo};
 
 use super::connect::Error;
 use super::proxy::{ExecCommand, ServiceProxy, UnitProxy};
-use super::state::{ActiveState, End, Helper, Snapshot};
+use super::state::{ActiveState, End, FdStore, Helper, Snapshot};
 
 /// One service, by the interfaces that matter here.
 #[derive(Debug)]
@@ -45,6 +45,13 @@ impl Service {
     /// Looks at it, at its life last.
     pub(crate) async fn look(&self) -> Result<Snapshot, Error> {
         self.read().await.map_err(look_failed)
+    }
+
+    /// What its FD store holds: what the service itself is never told.
+    pub(crate) async fn store(&self) -> Result<FdStore, Error> {
+        let held = self.service.n_file_descriptor_store().await.map_err(look_failed)?;
+        let most = self.service.file_descriptor_store_max().await.map_err(look_failed)?;
+        Ok(FdStore { held, most })
     }
 
     /// Reads one property after the other.

@@ -110,6 +110,22 @@ impl Helper {
     }
 }
 
+/// What systemd keeps for a service: FileDescriptorStoreMax= of systemd.service(5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FdStore {
+    /// How many descriptors it holds.
+    pub held: u32,
+    /// How many it takes; 0: the service has no store.
+    pub most: u32,
+}
+
+impl FdStore {
+    /// Whether it takes no more, although the service has one.
+    pub fn is_full(self) -> bool {
+        self.most > 0 && self.held >= self.most
+    }
+}
+
 /// A service at one moment. What decides whether it lives (`active`, `invocation`) is read last: if
 /// it was alive then, the rest was read from the same life.
 #[derive(Clone, Debug, PartialEq, Eq)]

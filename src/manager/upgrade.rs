@@ -10,7 +10,7 @@ use zbus::fdo;
 use super::connect::{Error, Manager};
 use super::follower::{Follower, Reload, until};
 use super::service::Service;
-use super::state::Snapshot;
+use super::state::{FdStore, Snapshot};
 use super::verdict::{Observation, Refusal, Verdict, judge, refuse, survival};
 use crate::sys::pidfd::Pidfd;
 use crate::sys::watch::Watched;
@@ -58,6 +58,8 @@ pub struct Report {
     pub drain: Drain,
     /// The unit's files have changed since systemd read them: `systemctl daemon-reload` is due.
     pub outdated: bool,
+    /// What systemd keeps for the service, at the end of it; `None` if nothing was tried.
+    pub store: Option<FdStore>,
 }
 
 /// Reloads `unit` (a whole name, `web.service`) and follows it to its end. Runs on tokio.
@@ -71,6 +73,7 @@ pub async fn upgrade(manager: &Manager, unit: &str, options: Options) -> Result<
         took: Duration::ZERO,
         drain: Drain::NotAwaited,
         outdated: false,
+        store: None,
     };
     let path = match manager.proxy().load_unit(unit).await {
         Ok(path) => path,
@@ -103,7 +106,8 @@ pub async fn upgrade(manager: &Manager, unit: &str, options: Options) -> Result<
     let after = follower.settle(job.as_deref(), deadline).await?;
     // The streams end here: nobody would read them during a drain.
     let seen = Observation { before, seen: follower.into_seen(), job, after };
-    let mut report = Report { took, outdated, ..report(unit, judge(&seen)) };
+    let store = Some(service.store().await?);
+    let mut report = Report { took, outdated, store, ..report(unit, judge(&seen)) };
     if let (Verdict::Switched { .. }, Some(old)) = (&report.verdict, old) {
         report.drain = drained(pid, old, asked + took, deadline).await?;
         let later = Observation { after: service.look().await?, ..seen };

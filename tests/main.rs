@@ -7,6 +7,7 @@ mod lab;
 mod gate;
 mod load;
 mod process;
+mod sessions;
 mod web;
 
 mod activation;
@@ -16,8 +17,14 @@ mod corners;
 mod credentials;
 mod drain;
 mod failures;
+mod keeper;
 mod kill;
 mod reload;
 mod settings;
+mod store;
 mod tidy;
 mod upgrade;
+
+/// What the sample `keeper` keeps of a session, with its unit tests.
+#[path = "services/session.rs"]
+mod session;

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, fstatfs};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::lab::Machine;
 
@@ -28,16 +29,61 @@ pub(crate) struct Process {
 impl Process {
     /// The process of a system service that the machine knows as `pid`.
     pub(crate) fn find(machine: &Machine, service: &str, pid: u32) -> Self {
-        let procs = machine.cgroup().join("system.slice").join(service).join("cgroup.procs");
-        let hosts = fs::read_to_string(procs).unwrap();
-        let found = hosts.lines().map(|host| host.parse().unwrap()).find_map(|host: u32| {
+        let all = Self::all(machine, service);
+        let pids: Vec<_> = all.iter().map(|process| process.pid).collect();
+        let found = all.into_iter().find(|process| process.pid == pid);
+        found.unwrap_or_else(|| panic!("no process {pid} in {service}, but {pids:?}"))
+    }
+
+    /// A process of a system service that runs `program` and is none of `others`, if there is one.
+    pub(crate) fn running(machine: &Machine, service: &str, program: &str, others: &[u32]) -> Option<Self> {
+        let mut all = Self::all(machine, service).into_iter();
+        all.find(|process| !others.contains(&process.pid) && process.runs(program))
+    }
+
+    /// The processes of a system service but the one that the machine knows as `pid`.
+    pub(crate) fn others(machine: &Machine, service: &str, pid: u32) -> Vec<Self> {
+        Self::all(machine, service).into_iter().filter(|process| process.pid != pid).collect()
+    }
+
+    /// All processes of a system service.
+    fn all(machine: &Machine, service: &str) -> Vec<Self> {
+        let folder = machine.cgroup().join("system.slice").join(service);
+        // A control process may have a cgroup of its own.
+        let procs = [folder.join("cgroup.procs"), folder.join(".control/cgroup.procs")];
+        let hosts: String = procs.iter().map(|procs| fs::read_to_string(procs).unwrap_or_default()).collect();
+        let find = |host: u32| {
             let pidfd = pidfd_open(Pid::from_raw(host.cast_signed())?, PidfdFlags::empty()).ok()?;
             // Read after the pidfd was opened: before it, the number could pass to another process.
             let numbers = status(host, "NSpid")?;
-            let inside = numbers.split_whitespace().next_back()?.parse();
-            (inside == Ok(pid)).then_some(Self { pid, host, pidfd })
-        });
-        found.unwrap_or_else(|| panic!("no process {pid} in {service}; on the host it has {hosts:?}"))
+            let pid = numbers.split_whitespace().next_back()?.parse().ok()?;
+            Some(Self { pid, host, pidfd })
+        };
+        hosts.lines().map(|host| host.parse().unwrap()).filter_map(find).collect()
+    }
+
+    /// Whether it runs `program`; not when it has ended.
+    fn runs(&self, program: &str) -> bool {
+        fs::read_link(self.proc("exe")).is_ok_and(|link| link == Path::new(program))
+    }
+
+    /// Sends it a signal, if it lives.
+    pub(crate) fn signal(&self, signal: Signal) {
+        match pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => panic!("signal to {}: {error}", self.pid),
+        }
+    }
+
+    /// How many descriptors it has open; 0 when it has ended.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(self.proc("fd")).map_or(0, Iterator::count)
+    }
+
+    /// A line of proc_pid_status(5) that is a size.
+    pub(crate) fn memory_kib(&self, name: &str) -> u64 {
+        let line = status(self.host, name).unwrap();
+        line.strip_suffix(" kB").unwrap().trim().parse().unwrap()
     }
 
     /// Whether it has ended.

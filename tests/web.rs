@@ -1,8 +1,6 @@
 //! A machine with the sample service `web` in it, as its units install it.
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::time::UNIX_EPOCH;
 
 use crate::lab::{Machine, Output, Systemd};
 use crate::load::{Answer, Client, Connection, Load};
@@ -124,23 +122,14 @@ impl Web {
         connection
     }
 
-    /// An argument for journalctl(1): what is said from now on. (A cursor would do, but 252 passes over
-    /// the first match after it.)
+    /// As [`Machine::mark`].
     pub(crate) fn mark(&self) -> String {
-        self.machine.succeed(&["journalctl", "--sync"]);
-        let now = UNIX_EPOCH.elapsed().unwrap();
-        format!("--since=@{}.{:06}", now.as_secs(), now.subsec_micros())
+        self.machine.mark()
     }
 
-    /// Waits for a line with `text` in what journalctl(1) shows with `arguments` since `mark`.
+    /// As [`Machine::await_journal`].
     pub(crate) fn await_journal(&self, mark: &str, arguments: &[&str], text: &str) -> String {
-        let follow = ["timeout", "20", "journalctl", "-q", "-f", "--no-tail", mark];
-        let mut journalctl = self.machine.spawn(&[&follow, arguments].concat());
-        let lines = BufReader::new(journalctl.stdout.take().unwrap()).lines();
-        let found = lines.map_while(Result::ok).find(|line| line.contains(text));
-        journalctl.kill().unwrap();
-        journalctl.wait().unwrap();
-        found.unwrap_or_else(|| panic!("nothing with {text:?} in the journal within 20 s"))
+        self.machine.await_journal(mark, arguments, text)
     }
 
     /// Whether the journal of the unit has `text`.

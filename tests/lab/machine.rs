@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::UNIX_EPOCH;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -220,6 +221,25 @@ impl Machine {
     pub(crate) fn journal(&self, arguments: &[&str]) -> String {
         self.succeed(&["journalctl", "--sync"]);
         self.succeed(&[&["journalctl", "--no-pager"], arguments].concat())
+    }
+
+    /// An argument for journalctl(1): what is said from now on. (A cursor would do, but 252 passes over
+    /// the first match after it.)
+    pub(crate) fn mark(&self) -> String {
+        self.succeed(&["journalctl", "--sync"]);
+        let now = UNIX_EPOCH.elapsed().expect("a clock of this century");
+        format!("--since=@{}.{:06}", now.as_secs(), now.subsec_micros())
+    }
+
+    /// Waits for a line with `text` in what journalctl(1) shows with `arguments` since `mark`.
+    pub(crate) fn await_journal(&self, mark: &str, arguments: &[&str], text: &str) -> String {
+        let follow = ["timeout", "20", "journalctl", "-q", "-f", "--no-tail", mark];
+        let mut journalctl = self.spawn(&[&follow, arguments].concat());
+        let lines = BufReader::new(journalctl.stdout.take().expect("stdout is piped")).lines();
+        let found = lines.map_while(Result::ok).find(|line| line.contains(text));
+        let _ = journalctl.kill();
+        let _ = journalctl.wait();
+        found.unwrap_or_else(|| panic!("nothing with {text:?} in the journal within 20 s"))
     }
 
     /// One property of a unit, as `systemctl show -P` prints it.

@@ -43,6 +43,10 @@ pub mod manager;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
+
 /// The README's code is compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

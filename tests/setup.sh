@@ -1,4 +1,4 @@
-# What `run` and `demo` need before cargo can build: read by both, from the top of the clone.
+# What `run`, `fuzz/run` and `demo` need before cargo can build: read by them, from the top of the clone.
 PATH=$PATH:$HOME/.cargo/bin
 
 step() { echo "== $*"; "$@"; }
@@ -6,6 +6,8 @@ step() { echo "== $*"; "$@"; }
 if [ "$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then
     packages=()
     command -v cc > /dev/null || packages+=(gcc libc6-dev)
+    # libFuzzer is C++.
+    [ "${0##*/}" != run ] || command -v c++ > /dev/null || packages+=(g++)
     command -v mmdebstrap > /dev/null || packages+=(mmdebstrap)
     [ -e /usr/share/doc/debian-archive-keyring ] || packages+=(debian-archive-keyring)
     if [ ${#packages[@]} -gt 0 ]; then

@@ -8,8 +8,12 @@
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a benchmark: what fails, ends it")]
 
 mod client;
+mod moving;
 mod request;
+mod restoring;
 mod service;
+mod stashing;
+mod store;
 mod table;
 mod upgrade;
 mod weight;
@@ -18,23 +22,32 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(service::HELPER) {
-        service::help();
-        return ExitCode::SUCCESS;
+    match std::env::args().nth(1).as_deref() {
+        Some(service::HELPER) => return service::help(),
+        Some(moving::RECEIVER) => return moving::receive(),
+        Some(store::STARTER) => return store::start(),
+        Some(stashing::STASHER) => return stashing::stash(),
+        _ => {}
     }
     build_samples();
     let mut table = table::Table::begin();
+    moving::raise_limit();
     upgrade::measure(&mut table);
     request::measure(&mut table);
     weight::measure(&mut table);
+    moving::measure(&mut table);
+    stashing::measure(&mut table);
+    restoring::measure(&mut table);
     if table.all_kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Cargo builds the program for a benchmark, but not the examples.
 fn build_samples() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let arguments = ["build", "--release", "--quiet", "--example", "plain", "--example", "paved"];
-    let built = Command::new(cargo).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    let examples = ["plain", "paved", "live", "lab"].map(|name| ["--example", name]);
+    let mut build = Command::new(cargo);
+    build.args(["build", "--release", "--quiet"]).args(examples.as_flattened());
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status();
     assert!(built.expect("start cargo").success(), "the samples cannot be built");
 }
 

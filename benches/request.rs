@@ -59,7 +59,7 @@ fn on_one_cpu(work: impl FnOnce()) {
     sched_setaffinity(this_thread, &allowed).expect("to use all CPUs again");
 }
 
-fn instructions(what: &'static str, connections: Use, promised: bool) -> Row {
+fn instructions(what: &'static str, connections: Use, promised: bool) -> Row<'static> {
     let [plain, paved] = ["plain", "paved"].map(|name| {
         let [short, long] = RUNS.map(|requests| count(name, connections, requests));
         (long - short) as f64 / (RUNS[1] - RUNS[0]) as f64
@@ -81,7 +81,7 @@ fn count(name: &str, connections: Use, requests: u64) -> u64 {
     collected.unwrap_or_else(|| panic!("no count in what valgrind said:\n{said}"))
 }
 
-fn time(what: &'static str, connections: Use, promised: bool) -> Row {
+fn time(what: &'static str, connections: Use, promised: bool) -> Row<'static> {
     let services = ["plain", "paved"].map(|name| started(Command::new(sample(name)).env_clear()));
     let batch = |(_, address): &(Child, SocketAddr)| {
         let begin = Instant::now();
@@ -109,7 +109,7 @@ fn time(what: &'static str, connections: Use, promised: bool) -> Row {
     row(what, paved, format!("{plain} plain tokio"), median(&ratios), promised)
 }
 
-fn row(what: &'static str, measured: String, beside: String, ratio: f64, promised: bool) -> Row {
+fn row(what: &'static str, measured: String, beside: String, ratio: f64, promised: bool) -> Row<'static> {
     Row { what, measured, beside, ratio: Some(ratio), bound: promised.then_some(("< 1.01", ratio < 1.01)) }
 }
 

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Lines, Write, stdin};
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -20,7 +20,10 @@ use crate::{HANDOVER, sample};
 pub(crate) const HELPER: &str = "helper";
 
 /// Who has said nothing by then never will.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A sample that was started, and where it serves.
+pub(crate) type Running = (Child, SocketAddr);
 
 /// The receiving end of sd_notify(3).
 pub(crate) struct Manager {
@@ -38,12 +41,16 @@ impl Manager {
         Self { socket, name }
     }
 
-    /// The sample as a service, which takes so many milliseconds longer to start than it must, with nothing
-    /// in its environment but the way to its manager.
+    /// The sample as a service, which takes so many milliseconds longer to start than it must.
     pub(crate) fn command(&self, busy: u32) -> Command {
-        let mut command = Command::new(sample("paved"));
+        self.command_of("paved", &busy.to_string())
+    }
+
+    /// A sample as a service, with nothing in its environment but the way to its manager.
+    pub(crate) fn command_of(&self, name: &str, argument: &str) -> Command {
+        let mut command = Command::new(sample(name));
         command
-            .arg(busy.to_string())
+            .arg(argument)
             .env_clear()
             .env("NOTIFY_SOCKET", format!("@{}", self.name))
             .stdin(Stdio::null());
@@ -77,6 +84,8 @@ pub(crate) struct Service {
 
 /// How an upgrade went.
 pub(crate) struct Upgrade {
+    /// When it was asked for.
+    pub(crate) asked: Instant,
     /// From the request until whoever asked knew that the new process serves.
     pub(crate) took: Duration,
     /// When the manager got to know the new main process.
@@ -88,8 +97,13 @@ pub(crate) struct Upgrade {
 impl Service {
     /// Starts it, and the helper; `busy` as for [`Manager::command`].
     pub(crate) fn start(name: &str, busy: u32) -> Self {
+        Self::start_of(name, "paved", &busy.to_string())
+    }
+
+    /// Starts a sample, and the helper.
+    pub(crate) fn start_of(name: &str, sample: &str, argument: &str) -> Self {
         let manager = Manager::new(name);
-        let (first, address) = started(&mut manager.command(busy));
+        let (first, address) = started(&mut manager.command_of(sample, argument));
         manager.hears("READY=1");
         let this = std::env::current_exe().expect("name of this program");
         let mut helper = Command::new(this);
@@ -106,12 +120,21 @@ impl Service {
 
     /// An upgrade, asked for by a helper that runs already.
     pub(crate) fn upgrade(&mut self) -> Upgrade {
+        self.upgrade_and(|_| ()).0
+    }
+
+    /// An upgrade, and what is to be done as soon as the manager knows the new main process.
+    pub(crate) fn upgrade_and<T>(&mut self, work: impl FnOnce(i32) -> T) -> (Upgrade, T) {
         let asker = self.helper.stdin.as_mut().expect("stdin is piped");
+        let asked = Instant::now();
         writeln!(asker, "{}", self.main).expect("ask the helper");
         let (switched, new) = self.switch();
+        let done = work(new);
         // The successors print to the same pipe.
         let took = self.answers.find_map(|line| line.ok()?.strip_prefix("nanoseconds ")?.parse().ok());
-        self.upgraded(switched, new, Duration::from_nanos(took.expect("the helper says how long it took")))
+        let took = Duration::from_nanos(took.expect("the helper says how long it took"));
+        let old = self.replaced(new);
+        (Upgrade { asked, took, switched, old }, done)
     }
 
     /// An upgrade by `handover reload`, counted from before its fork and exec until it has ended.
@@ -125,7 +148,7 @@ impl Service {
         let status = helper.wait().expect("wait for handover reload");
         let took = begin.elapsed();
         assert!(status.success(), "handover reload: {status}");
-        self.upgraded(switched, new, took)
+        Upgrade { asked: begin, took, switched, old: self.replaced(new) }
     }
 
     fn switch(&self) -> (Instant, i32) {
@@ -134,11 +157,11 @@ impl Service {
         (switched, new.parse().expect("a pid"))
     }
 
-    /// Waits until the old process is gone.
-    fn upgraded(&mut self, switched: Instant, new: i32, took: Duration) -> Upgrade {
+    /// Waits until the old process is gone; who that was.
+    fn replaced(&mut self, new: i32) -> i32 {
         let old = std::mem::replace(&mut self.main, new);
         reap(old);
-        Upgrade { took, switched, old }
+        old
     }
 }
 
@@ -152,7 +175,7 @@ impl Drop for Service {
 }
 
 /// Starts a sample, and reads where it serves; it may not be ready yet.
-pub(crate) fn started(command: &mut Command) -> (Child, SocketAddr) {
+pub(crate) fn started(command: &mut Command) -> Running {
     let mut child = command.stdout(Stdio::piped()).spawn().expect("start a sample");
     let mut line = String::new();
     let stdout = child.stdout.as_mut().expect("stdout is piped");
@@ -169,11 +192,12 @@ fn reap(pid: i32) {
 }
 
 /// The helper's life: what `handover reload` does, for each pid that comes in.
-pub(crate) fn help() {
+pub(crate) fn help() -> ExitCode {
     for line in stdin().lines() {
         let pid = line.expect("a line").parse().expect("a pid");
         let begin = Instant::now();
         handover::upgrade::reload(pid).expect("the upgrade");
         println!("nanoseconds {}", begin.elapsed().as_nanos());
     }
+    ExitCode::SUCCESS
 }

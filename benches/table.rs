@@ -8,9 +8,9 @@ pub(crate) struct Table {
 }
 
 /// One thing that was measured.
-pub(crate) struct Row {
+pub(crate) struct Row<'a> {
     /// What it is.
-    pub(crate) what: &'static str,
+    pub(crate) what: &'a str,
     /// What was measured.
     pub(crate) measured: String,
     /// What it was compared with.
@@ -29,7 +29,7 @@ impl Table {
     }
 
     /// Prints a row.
-    pub(crate) fn add(&mut self, row: &Row) {
+    pub(crate) fn add(&mut self, row: &Row<'_>) {
         let ratio = row.ratio.map_or_else(String::new, |ratio| format!("{ratio:.3}"));
         let (bound, verdict) = match row.bound {
             Some((bound, true)) => (bound, "kept"),
@@ -38,6 +38,11 @@ impl Table {
         };
         self.kept &= row.bound.is_none_or(|(_, kept)| kept);
         line([row.what, &row.measured, &row.beside, &ratio, bound, verdict]);
+    }
+
+    /// Says why something was not measured; nothing is broken by that.
+    pub(crate) fn skip(&mut self, what: &str, why: &str) {
+        println!("{what:<50} skipped: {why}");
     }
 
     /// Whether every promise was kept.

@@ -1,5 +1,6 @@
 //! The main job, before your eyes: a real systemd, the sample service under load, ten upgrades and one
-//! that fails, and what the clients saw. `tests/demo` builds and runs it.
+//! that fails, and what the clients saw; then sessions that go on over restarts and kill -9. `tests/demo`
+//! builds and runs it.
 //!
 //! It only tells what happened: each line is written when its upgrade has ended, and all counts are the
 //! clients' own. Exit 0 means that nothing was lost, that ten upgrades took place and that one did not.
@@ -12,6 +13,7 @@ use serde::Deserialize;
 
 use lab::{Machine, Systemd};
 use load::{Client, Load, Sight, Tally};
+use sessions::{Address, Sessions};
 
 mod lab {
     #[expect(dead_code, reason = "the demo needs less of a machine than tests do")]
@@ -20,6 +22,8 @@ mod lab {
 }
 #[expect(dead_code, reason = "the demo needs less of a connection than tests do")]
 mod load;
+#[expect(dead_code, reason = "the demo tells what it saw, and asserts nothing")]
+mod sessions;
 
 /// What `web.socket` listens on.
 const ADDRESS: &str = "127.0.0.1:8080";
@@ -37,6 +41,17 @@ const GOOD: usize = 5;
 const BROKEN: &str = "#!/bin/sh\necho 'web: no such setting' >&2\nexit 1\n";
 
 const WEB: &str = "/usr/bin/web";
+
+/// What `keeper.socket` listens on, and how many hold a connection.
+const KEEPER: &str = "127.0.0.1:7070";
+const SESSIONS: usize = 50;
+
+/// What happens to it, and how often.
+const BLOWS: [(usize, &str, &[&str]); 3] = [
+    (5, "systemctl reload", &["systemctl", "reload", "keeper"]),
+    (5, "systemctl restart", &["systemctl", "restart", "keeper"]),
+    (5, "kill -9", &["systemctl", "kill", "-s", "KILL", "--kill-whom=main", "keeper"]),
+];
 
 fn main() -> ExitCode {
     let ink = Ink { colours: stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() };
@@ -56,14 +71,18 @@ fn main() -> ExitCode {
     }
     let tally = load.stop();
     sum_up(&tally, &ink);
-    if went_well && tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    went_well &= tally.failures.is_empty();
+    went_well &= keep_sessions(&machine, &ink);
+    if went_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// A machine in which the service runs, installed as its units say.
 fn boot() -> Machine {
     let handover = lab::executable().with_file_name("../handover");
     let web = lab::executable().with_file_name("web");
-    let machine = Machine::with(Systemd::V257).bind(handover, "/usr/bin/handover").copy(web, WEB).boot();
+    let keeper = lab::executable().with_file_name("keeper");
+    let machine = Machine::with(Systemd::V257).bind(handover, "/usr/bin/handover").copy(web, WEB);
+    let machine = machine.copy(keeper, "/usr/bin/keeper").boot();
     machine.units(&[
         ("web.socket", include_str!("../units/web.socket")),
         ("web.service", include_str!("../units/web.service")),
@@ -118,6 +137,44 @@ fn upgrade(machine: &Machine, load: &Load, ink: &Ink, name: &str, expected: &str
         }
     }
     as_expected
+}
+
+/// Sessions that outlive the process which accepted them; whether nothing was lost.
+fn keep_sessions(machine: &Machine, ink: &Ink) -> bool {
+    machine.units(&[
+        ("keeper.socket", include_str!("../units/keeper.socket")),
+        ("keeper.service", include_str!("../units/keeper.service")),
+    ]);
+    machine.succeed(&["systemctl", "start", "keeper.socket", "keeper.service"]);
+    println!(
+        "\n{SESSIONS} clients of keeper.service hold one connection each, and count what they are told."
+    );
+    let sessions = Sessions::open(machine, vec![Address::Tcp(KEEPER); SESSIONS]);
+    for (times, what, command) in BLOWS {
+        for _ in 0..times {
+            let done = machine.run(command);
+            if done.status != 0 {
+                println!("{}", ink.bad(&indent(&format!("{what}; {done:?}"))));
+                return false;
+            }
+            sessions.pass_each(3);
+        }
+        println!("{times:>7} x {what:<40} every session goes on");
+    }
+    let tally = sessions.stop();
+    println!("\nWhat the clients saw");
+    println!(
+        "  answered   {} requests on {SESSIONS} connections, by {} processes",
+        tally.answers,
+        tally.pids.len()
+    );
+    println!("  slowest    {:.1} ms", tally.stall.as_secs_f64() * 1000.0);
+    tally.failures.iter().take(10).for_each(|failure| println!("{}", ink.bad(&indent(failure))));
+    match tally.failures.len() {
+        0 => println!("{}", ink.good("No connection was closed, no acknowledged write lost or done twice.")),
+        lost => println!("{}", ink.bad(&format!("{lost} sessions lost something."))),
+    }
+    tally.failures.is_empty()
 }
 
 /// A long sentence, each part of it in a line of its own, below the table's second column.

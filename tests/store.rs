@@ -30,8 +30,12 @@ on_every_systemd! {
     }
 
     fn where_pid_1_does_not_tell_the_limit_it_is_found_with_canaries(systemd) {
-        // Later ones tell it; whoever starts the program may keep it to himself.
-        let stash = Stash::start(systemd, "FileDescriptorStoreMax=4\nUnsetEnvironment=FDSTORE");
+        if systemd != Systemd::V252 {
+            // It is told. And what is not kept is closed by a process of its own, later than the barrier, on
+            // a busy machine by more than anybody can wait for.
+            return;
+        }
+        let stash = Stash::start(systemd, "FileDescriptorStoreMax=4");
         assert_eq!(stash.ask("free"), "None");
         let answer = stash.ask("stash a 6");
         assert!(answer.starts_with("stashed 4: ") && answer.contains("all 4 places taken"), "{answer}");

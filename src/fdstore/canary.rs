@@ -14,7 +14,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{MutexGuard, Notify};
 
@@ -139,9 +139,10 @@ impl Proving {
         self.burst = 0;
     }
 
-    /// How long to wait for the end of a canary.
-    fn grace(&self) -> Duration {
-        if self.works { GRACE } else { FIRST_GRACE }
+    /// How long to wait for the end of a canary, after a barrier that took so long: what ends them are
+    /// processes alike, and a machine that is busy is slow with both.
+    fn grace(&self, barrier: Duration) -> Duration {
+        4 * barrier + if self.works { GRACE } else { FIRST_GRACE }
     }
 
     /// Frees places for `wanted` descriptors, of which it is known that PID 1 gives them to us: the
@@ -175,10 +176,12 @@ impl Proving {
         for _ in 0..self.burst.max(wanted) {
             fresh.push(Canary::send(shared, sending).await?);
         }
+        let asked = Instant::now();
         shared.barrier(sending).await?;
+        let grace = self.grace(asked.elapsed());
         // They are closed in their order: the last one tells of all.
         let all_kept = match fresh.last() {
-            Some(last) => last.was_kept(self.grace()).await,
+            Some(last) => last.was_kept(grace).await,
             None => true,
         };
         self.works |= all_kept;
@@ -213,9 +216,11 @@ impl Proving {
             let has_place = shared.books().has_place_for_canary();
             let canary = if has_place { Some(Canary::send(shared, &mut sending).await?) } else { None };
             drop(sending);
+            let asked = Instant::now();
             let _delivery = shared.line.notify_barrier(shared.deadline).await?;
+            let grace = self.grace(asked.elapsed());
             let was_kept = match &canary {
-                Some(canary) => canary.was_kept(self.grace()).await,
+                Some(canary) => canary.was_kept(grace).await,
                 // Everything is where a canary was.
                 None => true,
             };

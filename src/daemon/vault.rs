@@ -161,7 +161,7 @@ impl Vault {
     /// See [`Serving::save_state`](super::Serving::save_state).
     pub(super) fn save_state(&self, state: &[u8]) -> Result<(), StateError> {
         let mode = self.0.mode.borrow();
-        if *mode == Mode::HandedOver {
+        if matches!(*mode, Mode::HandedOver | Mode::Leaving { mute: true }) {
             return Err(StateError::Retired);
         }
         let too_large = StateError::TooLarge { bytes: state.len(), most: 0, option: "service_state_bytes" };

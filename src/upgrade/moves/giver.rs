@@ -80,18 +80,12 @@ impl Giver {
     pub(crate) async fn prepared(&mut self, link: &AsyncChannel) {
         loop {
             self.collect();
-            let calm = self.desk.is_calm() || Instant::now() >= self.patient_until;
+            let calm = self.is_calm();
             self.send(link, calm);
             if calm && self.waiting.is_empty() && self.under_way.is_empty() {
                 return;
             }
-            let Desk { offers, shared, .. } = &mut self.desk;
-            tokio::select! {
-                biased;
-                offered = offers.recv() => self.waiting.extend(offered),
-                () = shared.calm(), if !calm => {}
-                () = tokio::time::sleep_until(self.patient_until), if !calm => {}
-            }
+            self.more(calm).await;
         }
     }
 
@@ -111,17 +105,27 @@ impl Giver {
     pub(crate) async fn next_offers(&mut self) -> Vec<Box<dyn Offered>> {
         loop {
             self.collect();
-            let calm = self.desk.is_calm() || Instant::now() >= self.patient_until;
+            let calm = self.is_calm();
             if calm && !self.waiting.is_empty() {
                 return self.waiting.drain(..).collect();
             }
-            let Desk { offers, shared, .. } = &mut self.desk;
-            tokio::select! {
-                biased;
-                offered = offers.recv() => self.waiting.extend(offered),
-                () = shared.calm(), if !calm => {}
-                () = tokio::time::sleep_until(self.patient_until), if !calm => {}
-            }
+            self.more(calm).await;
+        }
+    }
+
+    /// Whether everybody who was resting at the call has answered, or has had its time.
+    fn is_calm(&self) -> bool {
+        self.desk.is_calm() || Instant::now() >= self.patient_until
+    }
+
+    /// Waits for another offer; or, before it is `calm`, until it is.
+    async fn more(&mut self, calm: bool) {
+        let Desk { offers, shared, .. } = &mut self.desk;
+        tokio::select! {
+            biased;
+            offered = offers.recv() => self.waiting.extend(offered),
+            () = shared.calm(), if !calm => {}
+            () = tokio::time::sleep_until(self.patient_until), if !calm => {}
         }
     }
 

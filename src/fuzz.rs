@@ -9,11 +9,14 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::activation::env::{self, Decision, Variables};
 use crate::fdstore::{Record, RecordFile, Shape, StateFile, StateVersion};
 use crate::notify::Address;
 use crate::sys::memfd;
+use crate::unit::{Finding, Host, Service, Socket, Unit, UnitName, read_environment_file};
 use crate::upgrade::message::{Answer, Message, Order, Report, Request};
 use crate::upgrade::status;
 
@@ -142,4 +145,42 @@ pub fn failure(data: &[u8]) {
     if let Some((name, detail)) = status::read(&text) {
         assert!(!name.is_empty() && text.contains(detail));
     }
+}
+
+/// A unit file of a service or a socket, perhaps with a drop-in after a byte 1; and the same as a file of
+/// EnvironmentFile=.
+pub fn unit(data: &[u8]) {
+    let Some((kind, text)) = data.split_first() else { return };
+    let name = ["web@a-b.service", "web-api.socket"][usize::from(kind % 2)];
+    let mut files = Vec::new();
+    for (text, path) in text.splitn(2, |byte| *byte == 1).zip(["main", "drop-in"]) {
+        files.push((path.into(), text.to_vec()));
+    }
+    let mut findings = Vec::new();
+    let unit = read_unit(name, &files, &mut findings);
+    let service = Service::read(&unit, &mut findings);
+    let socket = Socket::read(&unit, &mut findings);
+    for Finding { place, message, .. } in &findings {
+        let lines = |text: &Vec<u8>| text.split(|byte| b"\n\r\0".contains(byte)).count();
+        let fits = |place: &crate::unit::Place| {
+            let file = files.iter().find(|(path, _)| **path == *place.file);
+            file.is_some_and(|(_, text)| (1..=lines(text)).contains(&(place.line as usize)))
+        };
+        assert!(place.as_ref().is_none_or(fits), "{message}");
+    }
+    let environment = read_environment_file(Path::new("environment"), text, &mut findings);
+    for command in service.exec_start.iter().chain(&socket.exec_start_pre) {
+        let unset = command.arguments(&environment).unset;
+        assert!(unset.iter().all(|name| environment.iter().all(|(known, _)| known != name)));
+    }
+    // What can be written, is read as it was; a mark lets a line begin with what else were a comment.
+    if !text.windows(3).any(|bytes| bytes == "\u{feff}".as_bytes()) {
+        let again = read_unit(name, &[("main".into(), unit.to_string().into())], &mut findings);
+        assert_eq!(again.to_string(), unit.to_string());
+    }
+}
+
+fn read_unit(name: &str, files: &[(std::path::PathBuf, Vec<u8>)], findings: &mut Vec<Finding>) -> Unit {
+    let Some(name) = UnitName::parse(name) else { panic!("{name} is valid") };
+    Unit::read(name, Arc::new(Host::default()), files, findings)
 }

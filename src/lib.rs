@@ -16,6 +16,7 @@
 //! | [`upgrade`] | one process replaces another: the machine, the link, the successor |
 //! | [`daemon`] | the paved path for a tokio service: `Starting -> Serving -> Retiring \| Stopping` |
 //! | [`manual`] | what survives, what is lost, and what to do about it |
+//! | `unit` | systemd.unit(5): services and sockets as their files describe them (feature `cli`) |
 //! | `manager` | org.freedesktop.systemd1 from outside (feature `cli`) |
 //! | `cli` | words for people (feature `cli`) |
 
@@ -38,12 +39,15 @@ pub mod daemon;
 pub mod manual;
 
 #[cfg(feature = "cli")]
+pub mod unit;
+
+#[cfg(feature = "cli")]
 pub mod manager;
 
 #[cfg(feature = "cli")]
 pub mod cli;
 
-#[cfg(fuzzing)]
+#[cfg(all(fuzzing, feature = "cli"))]
 #[doc(hidden)]
 pub mod fuzz;
 

@@ -23,6 +23,7 @@ mod reload;
 mod settings;
 mod store;
 mod tidy;
+mod unit;
 mod upgrade;
 
 /// What the sample `keeper` keeps of a session, with its unit tests.

@@ -22,7 +22,8 @@ mod target {
             "record" => fuzz::record,
             "address" => fuzz::address,
             "failure" => fuzz::failure,
-            _ => panic!("{TARGET}={name:?}: wanted listen, link, state, record, address or failure"),
+            "unit" => fuzz::unit,
+            _ => panic!("{TARGET}={name:?}: wanted listen, link, state, record, address, failure or unit"),
         }
     });
 

@@ -1,4 +1,5 @@
-//! The bounds that handover promises, measured side by side in one run: `cargo bench`.
+//! The bounds that handover promises, measured side by side in one run: `cargo bench`; or only some of
+//! the groups of them: `cargo bench -- moving weight`.
 //!
 //! Ratios and medians, so that a slow or busy machine changes little; what is compared is measured in
 //! turns. It says what it saw, also where that is more than the bound; then it exits with 1. No test
@@ -21,6 +22,18 @@ mod weight;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+/// A group by its name on the command line, and what measures it.
+type Group = (&'static str, fn(&mut table::Table));
+
+const GROUPS: [Group; 6] = [
+    ("upgrade", upgrade::measure),
+    ("request", request::measure),
+    ("weight", weight::measure),
+    ("moving", moving::measure),
+    ("stashing", stashing::measure),
+    ("restoring", restoring::measure),
+];
+
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some(service::HELPER) => return service::help(),
@@ -29,15 +42,20 @@ fn main() -> ExitCode {
         Some(stashing::STASHER) => return stashing::stash(),
         _ => {}
     }
+    // Cargo adds an option of its own.
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
+    let known = GROUPS.map(|(name, _)| name);
+    for name in &chosen {
+        assert!(known.contains(&name.as_str()), "there is no group {name}, but there are {known:?}");
+    }
     build_samples();
     let mut table = table::Table::begin();
     moving::raise_limit();
-    upgrade::measure(&mut table);
-    request::measure(&mut table);
-    weight::measure(&mut table);
-    moving::measure(&mut table);
-    stashing::measure(&mut table);
-    restoring::measure(&mut table);
+    for (name, measure) in GROUPS {
+        if chosen.is_empty() || chosen.iter().any(|chosen| chosen == name) {
+            measure(&mut table);
+        }
+    }
     if table.all_kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

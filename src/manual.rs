@@ -43,6 +43,10 @@
 //! * TLS, and all other bytes that live in the process, cannot move: terminate TLS in front.
 //! * A request that is served while the service stops is finished; at the drain deadline it is cut, and
 //!   the next process finds it as after a kill.
+//! * An upgrade never delays a request: until it is decided, a connection that was to move and is asked
+//!   something is served by the old process, and moves when it [rests](crate::daemon::Live::rest) again.
+//!   Should the old process crash between that answer and the decision, a few milliseconds later, the new
+//!   one knows of the answer only if the connection is stashed.
 //! * A client that leaves while no process serves is noticed when the next one reads. One that resets
 //!   its connection is dropped by PID 1 itself.
 //!

@@ -7,7 +7,7 @@ const MOST_LINES: usize = 400;
 const MOST_LINES_OF_A_FUNCTION: usize = 70;
 
 /// Files that decide without I/O: no runtime, no files, no clock.
-const PURE: [&str; 32] = [
+const PURE: &[&str] = &[
     "activation/env.rs",
     "fdstore/books.rs",
     "fdstore/layout.rs",
@@ -19,6 +19,7 @@ const PURE: [&str; 32] = [
     "upgrade/failure.rs",
     "upgrade/machine.rs",
     "upgrade/message.rs",
+    "upgrade/message/fields.rs",
     "upgrade/moves/luggage.rs",
     "upgrade/status.rs",
     "unit/command.rs",
@@ -118,7 +119,7 @@ fn a_chapter_uses_only_chapters_above_it() {
 fn a_pure_file_has_no_runtime_no_files_and_no_clock() {
     let (sources, words) = (read("src"), ["tokio", "std::fs", "::now()", "std::net", "std::process::"]);
     for pure in PURE {
-        assert!(sources.iter().any(|source| source.path == pure), "{pure} is gone");
+        assert!(sources.iter().any(|source| source.path == *pure), "{pure} is gone");
     }
     assert_none("not pure", lines_with(&sources, |source| PURE.contains(&source.path.as_str()), &words));
 }

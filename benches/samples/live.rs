@@ -44,15 +44,9 @@ async fn converse(mut live: Live, kept: bool) {
             seen = live.peek(&mut request, 0) => if !matches!(seen, Ok(1)) {
                 return;
             },
-            wanted = live.wanted() => match live.hand_on(wanted).await {
-                Ok(()) => return,
-                Err(back) => {
-                    live = back;
-                    continue;
-                }
-            },
+            () = live.rest() => return,
         }
-        let answer = if request == *b"s" { save(&mut live) } else { u64::from(std::process::id()) };
+        let answer = if request == *b"s" { save(&live) } else { u64::from(std::process::id()) };
         if live.write_all(&answer.to_le_bytes()).await.is_err() || live.consume(1).is_err() {
             return;
         }
@@ -60,7 +54,7 @@ async fn converse(mut live: Live, kept: bool) {
 }
 
 /// Saves again and again; how long it took, in nanoseconds. 0 is a failure.
-fn save(live: &mut Live) -> u64 {
+fn save(live: &Live) -> u64 {
     let (mut state, begin) = ([0; SAVED], Instant::now());
     for number in 0..SAVES {
         state[..8].copy_from_slice(&number.to_le_bytes());

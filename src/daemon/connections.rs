@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::Serving;
 use super::live::{Live, Origin, Ways};
 use super::stream::Stream;
-use crate::upgrade::moves::{Arrival, Family, Luggage};
+use crate::upgrade::moves::{Arrival, Family};
 
 /// What [`Daemon::connections`](super::Daemon::connections) gives: connections that this process did not
 /// accept. Hand it to [`Serving::serve_connections`], or take one after the other.
@@ -34,8 +34,7 @@ impl Incoming {
 
     /// One that PID 1 kept under the number `id`.
     pub(super) fn restored(socket: OwnedFd, family: Family, id: u64, state: Vec<u8>) -> Self {
-        let luggage = Luggage { family, id: Some(id), state: state.into() };
-        Self { arrival: Arrival { socket, luggage }, origin: Origin::Restored }
+        Self { arrival: Arrival { socket, family, id: Some(id), state }, origin: Origin::Restored }
     }
 }
 
@@ -74,18 +73,18 @@ impl Connections {
 
 /// Makes a connection of it; `None` if its peer has reset it on the way.
 fn welcome(incoming: Incoming, ways: &Ways) -> Option<Live> {
-    let Incoming { arrival: Arrival { socket, luggage }, origin } = incoming;
-    match Stream::arrived(luggage.family, socket) {
+    let Incoming { arrival: Arrival { socket, family, id, state }, origin } = incoming;
+    match Stream::arrived(family, socket) {
         Ok((stream, peer)) => {
-            let live = Live::new(stream, peer, origin, luggage.state.into_owned(), ways.clone());
-            Some(match luggage.id {
+            let live = Live::new(stream, peer, origin, state, ways);
+            Some(match id {
                 Some(id) => live.adopt(id),
                 None => live,
             })
         }
         Err(error) => {
             tracing::debug!(%error, ?origin, "a connection ended before it arrived");
-            if let Some(id) = luggage.id {
+            if let Some(id) = id {
                 ways.vault.forget(id);
             }
             None

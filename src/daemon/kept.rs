@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use super::stream::Stream;
 use super::vault::Vault;
 use crate::fdstore::{Cell, StashError, Stashed, StateError, StateFile, Store, names};
+use crate::upgrade::moves::Slot;
 
 /// A connection's place.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Kept {
 enum Held {
     /// This process alone; PID 1 may be on its way to have it.
     Here,
-    Stashed(Stashed<Arc<Stream>>),
+    Stashed(Stashed<Arc<Slot>>),
     /// PID 1 and whoever serves it now.
     Elsewhere,
 }
@@ -35,15 +35,15 @@ impl Kept {
     }
 
     /// The place of a connection that PID 1 has already.
-    pub(super) fn adopt(self, store: &Store, stream: &Arc<Stream>) -> Self {
-        let stashed = store.adopt(&names::connection(self.id()), Arc::clone(stream));
+    pub(super) fn adopt(self, store: &Store, slot: &Arc<Slot>) -> Self {
+        let stashed = store.adopt(&names::connection(self.id()), Arc::clone(slot));
         self.with(Held::Stashed(stashed))
     }
 
     /// Has PID 1 hold the connection, too. It is not known to until [`Store::confirm`].
-    pub(super) async fn stash(self, store: &Store, stream: &Arc<Stream>) -> Result<Self, StashError> {
+    pub(super) async fn stash(self, store: &Store, slot: &Arc<Slot>) -> Result<Self, StashError> {
         let name = names::connection(self.id());
-        match store.stash_own(&name, Arc::clone(stream)).await {
+        match store.stash_own(&name, Arc::clone(slot)).await {
             Ok(stashed) => Ok(self.with(Held::Stashed(stashed))),
             Err(refused) => Err(refused.error),
         }
@@ -61,6 +61,11 @@ impl Kept {
     /// Its number, here and in every process of the service.
     pub(super) fn id(&self) -> u64 {
         self.cell.id()
+    }
+
+    /// What was saved for it last, by whichever process; `None` if nothing was.
+    pub(super) fn state(&self) -> Option<Vec<u8>> {
+        self.file.read(self.cell)
     }
 
     /// See [`Live::save`](super::Live::save).

@@ -1,7 +1,7 @@
 //! A connection that can outlive the process that accepted it.
 //!
 //! ```text
-//!              stash()                    save()           hand_on()
+//!              stash()                    save()            rest()
 //!   accepted ----------> with PID 1, too -------> ... --+------------> the next process
 //!      |                     |                          |               (an upgrade: over the link;
 //!      | dropped             | dropped: PID 1 lets go   | kill -9        a restart: through PID 1)
@@ -11,26 +11,23 @@
 //!
 //! Requests are looked at with [`peek`](Live::peek), and taken out of the kernel's buffer with
 //! [`consume`](Live::consume) when they are answered: a request that was not answered is still there
-//! for the next process, whatever happened to this one.
+//! for the next process, whatever happened to this one. Between two requests it [rests](Live::rest), and
+//! may go.
 //!
 //! Nothing in here reads for the service, and nothing ends a connection that somebody else serves.
 
-use std::borrow::Cow;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
 
 use super::kept::Kept;
 use super::stream::{Peer, Stream};
 use super::vault::Vault;
 use crate::fdstore::{StashError, StateError};
-use crate::upgrade::moves::{Exchange, Luggage, Offered, Wanted};
+use crate::upgrade::moves::{Exchange, Left, Moved, Slot};
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,20 +43,19 @@ pub enum Origin {
 
 /// A connection, the state that belongs to it, and its place with PID 1 once it has one.
 ///
-/// Dropping it ends the connection, and the peer sees that at once, also where PID 1 holds it, too.
+/// Dropping it ends the connection, and the peer sees that at once, also where PID 1 or another process
+/// holds it, too; unless it lives on in the process that it was given to while it [rested](Self::rest).
 /// Only while the service stops does PID 1 keep what it has, for the process that comes.
 #[derive(Debug)]
 pub struct Live {
-    stream: Arc<Stream>,
+    slot: Arc<Slot<Stream>>,
     peer: Peer,
     origin: Origin,
-    /// What was saved last.
-    state: Vec<u8>,
     /// Its place with PID 1.
     kept: Option<Kept>,
-    ways: Ways,
-    /// The last call that this connection has answered.
-    answered: AtomicU64,
+    vault: Vault,
+    /// It ends even if PID 1 is to keep what this process drops.
+    ends: bool,
 }
 
 /// The ways out of this process.
@@ -84,15 +80,25 @@ impl Ways {
 }
 
 impl Live {
-    pub(super) fn new(stream: Stream, peer: Peer, origin: Origin, state: Vec<u8>, ways: Ways) -> Self {
-        let stream = Arc::new(stream);
-        Self { stream, peer, origin, state, kept: None, ways, answered: AtomicU64::new(0) }
+    pub(super) fn new(stream: Stream, peer: Peer, origin: Origin, state: Vec<u8>, ways: &Ways) -> Self {
+        let slot = ways.exchange.enter(stream.family(), stream, state);
+        Self { slot, peer, origin, kept: None, vault: ways.vault.clone(), ends: false }
     }
 
     /// The same, held by PID 1 under the number `id` already.
-    pub(super) fn adopt(self, id: u64) -> Self {
-        let kept = self.ways.vault.adopt(id, &self.stream);
-        Self { kept, ..self }
+    pub(super) fn adopt(mut self, id: u64) -> Self {
+        self.kept = self.vault.adopt(id, &self.slot());
+        if let Some(kept) = &self.kept {
+            self.slot.is_kept(id);
+            // One who crashed in the middle of giving it away may have saved more than it gave.
+            let _ = kept.state().map(|saved| self.slot.engage(|state| *state = saved));
+        }
+        self
+    }
+
+    /// Its place, for those who do not care what kind of socket it has.
+    fn slot(&self) -> Arc<Slot> {
+        Arc::<Slot<Stream>>::clone(&self.slot)
     }
 
     /// Who is at the other end.
@@ -105,14 +111,15 @@ impl Live {
         self.origin
     }
 
-    /// The socket.
+    /// The socket, to ask or set what it is like. Read and write through the connection itself, which else
+    /// would not know that it does not rest.
     pub fn stream(&self) -> &Stream {
-        &self.stream
+        self.slot.socket()
     }
 
     /// What was saved for it last, by this process or by one before it; empty at first.
-    pub fn state(&self) -> &[u8] {
-        &self.state
+    pub fn state(&self) -> Vec<u8> {
+        self.slot.state()
     }
 
     /// Whether PID 1 holds it, too, so that it survives this process.
@@ -126,10 +133,14 @@ impl Live {
     ///
     /// # Errors
     /// [`StashError`], which names the setting of the unit to change. The connection is as it was.
-    /// When another process has taken over meanwhile, it is [wanted](Self::wanted) there.
+    /// [`StashError::Silent`] when another process has taken over meanwhile: let it [rest](Self::rest),
+    /// and it goes there.
     pub async fn stash(&mut self) -> Result<(), StashError> {
         if self.kept.is_none() {
-            self.kept = Some(self.ways.vault.stash(&self.stream, &self.state).await?);
+            let state = self.slot.engage(|state| state.clone()).map_err(|Moved| StashError::Silent)?;
+            let kept = self.vault.stash(&self.slot(), &state).await?;
+            self.slot.is_kept(kept.id());
+            self.kept = Some(kept);
         }
         Ok(())
     }
@@ -139,16 +150,19 @@ impl Live {
     /// this returns: so save first, then answer. No system call, no waiting.
     ///
     /// # Errors
-    /// [`StateError::TooLarge`] beyond [`Options::state_bytes`](super::Options::state_bytes); what was
-    /// saved before is still there.
-    pub fn save(&mut self, state: &[u8]) -> Result<(), StateError> {
-        self.ways.vault.check(state)?;
-        if let Some(kept) = &self.kept {
-            kept.save(state)?;
-        }
-        self.state.clear();
-        self.state.extend_from_slice(state);
-        Ok(())
+    /// [`StateError::TooLarge`] beyond [`Options::state_bytes`](super::Options::state_bytes),
+    /// [`StateError::Moved`] when it lives on elsewhere; what was saved before is still there.
+    pub fn save(&self, state: &[u8]) -> Result<(), StateError> {
+        self.vault.check(state)?;
+        let saved = self.slot.engage(|old| {
+            if let Some(kept) = &self.kept {
+                kept.save(state)?;
+            }
+            old.clear();
+            old.extend_from_slice(state);
+            Ok(())
+        });
+        saved.unwrap_or(Err(StateError::Moved))
     }
 
     /// Waits until more than `known` bytes can be read, and copies what fits into `buffer` without
@@ -156,90 +170,108 @@ impl Live {
     /// than `known`, and the peer will send nothing more. Cancel safe.
     ///
     /// # Errors
-    /// What recv(2) says; `InvalidInput` if `buffer` has no room for more than `known` bytes.
+    /// What recv(2) says; `InvalidInput` if `buffer` has no room for more than `known` bytes;
+    /// `NotConnected` when it lives on elsewhere and nobody waits to hear that from [`rest`](Self::rest).
     pub async fn peek(&self, buffer: &mut [u8], known: usize) -> io::Result<usize> {
-        self.stream.peek(buffer, known).await
+        if buffer.len() <= known {
+            let what = format!("{} bytes of buffer have no room for more than {known}", buffer.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        self.slot.is_here()?;
+        let stream = self.slot.socket();
+        // Gone, with somebody to hear of it: nothing can be read here any more.
+        let gone = || Err(io::ErrorKind::WouldBlock.into());
+        stream.when_readable(|| self.slot.read(|| stream.look(buffer, known)).unwrap_or_else(gone)).await
     }
 
     /// Takes `bytes` that were [peeked](Self::peek) out of the kernel's buffer: they are answered.
     ///
     /// # Errors
-    /// `WouldBlock` for more than is there; else what recv(2) says.
+    /// `WouldBlock` for more than is there; `NotConnected` when it lives on elsewhere; else what recv(2)
+    /// says.
     pub fn consume(&self, bytes: usize) -> io::Result<()> {
-        self.stream.consume(bytes)
+        self.slot.engage(|_| ())?;
+        self.slot.socket().consume(bytes)
     }
 
-    /// Resolves when the connection should live on elsewhere, if it is between two requests: in the
-    /// process that takes over, or with PID 1 while the service restarts. Wait for it beside the next
-    /// request, and nowhere else. Cancel safe.
-    pub async fn wanted(&self) -> Wanted {
-        let mut answered = self.answered.load(Relaxed);
-        let wanted = self.ways.exchange.wanted(&mut answered).await;
-        self.answered.store(answered, Relaxed);
-        wanted
-    }
-
-    /// Gives the connection to whoever wants it, with what was saved for it last. `Ok` when it lives on
-    /// there; and what this process still had of it is gone.
+    /// Between two requests: while this is awaited, the connection may go to whoever serves next (an
+    /// upgrade, a restart), with what was saved for it last. Resolves when it lives on elsewhere: drop the
+    /// `Live` then; that ends nothing.
     ///
-    /// # Errors
-    /// The connection, when it was not taken: go on with it here.
-    pub async fn hand_on(self, wanted: Wanted) -> Result<(), Self> {
-        let (reply, verdict) = oneshot::channel();
-        let exchange = self.ways.exchange.clone();
-        exchange.offer(wanted, Box::new(OnOffer { live: self, reply: Some(reply) }));
-        match verdict.await {
-            Ok(Some(back)) => Err(back.live),
-            Ok(None) | Err(_) => Ok(()),
+    /// Await it beside [`peek`](Self::peek) or a read, and nowhere else: as soon as there is something to
+    /// read it rests no longer, and whoever reads serves it here. Cancel safe: cancelled, it is this
+    /// process' again.
+    ///
+    /// ```no_run
+    /// # async fn example(live: handover::daemon::Live, mut buffer: [u8; 512]) -> std::io::Result<()> {
+    /// tokio::select! {
+    ///     () = live.rest() => return Ok(()),
+    ///     seen = live.peek(&mut buffer, 0) => println!("a request of {} bytes", seen?),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn rest(&self) {
+        let _awake = scopeguard::guard(self, Self::cease_to_rest);
+        std::future::poll_fn(|context| self.poll_rest(context)).await;
+    }
+
+    /// As [`rest`](Self::rest): it rests from the first poll until it is read from with success, written
+    /// to, or [woken](Self::cease_to_rest). One task at a time.
+    pub(crate) fn poll_rest(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.slot.poll_rest(context)
+    }
+
+    /// It is this process' again, unless it lives on elsewhere: then [`poll_rest`](Self::poll_rest) is ready.
+    pub(crate) fn cease_to_rest(&self) {
+        self.slot.cease_to_rest();
+    }
+
+    /// As [`AsyncRead::poll_read`], from a shared reference.
+    pub(crate) fn poll_read_shared(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.slot.is_here()?;
+        let stream = self.slot.socket();
+        loop {
+            ready!(stream.poll_readable(context))?;
+            match self.slot.read(|| stream.read_now(buffer)) {
+                // Gone: whoever awaits the end of its rest is woken.
+                None => return Poll::Pending,
+                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Some(read) => return Poll::Ready(read),
+            }
         }
+    }
+
+    /// As [`AsyncWrite::poll_write`], from a shared reference.
+    pub(crate) fn poll_write_shared(
+        &self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.slot.engage(|_| ())?;
+        self.slot.socket().poll_write_shared(context, bytes)
     }
 
     /// Ends the connection; also while the service stops, when dropping it would leave it with PID 1.
     pub fn end(mut self) {
-        if let Some(kept) = self.kept.take() {
-            kept.end();
-        }
-    }
-
-    /// Lets go of it without ending it: somebody else has it.
-    fn release(self) {
-        if let Some(kept) = self.kept {
-            kept.leave();
-        }
+        self.ends = true;
     }
 }
 
-/// A connection whose task waits to hear what becomes of it.
-#[derive(Debug)]
-struct OnOffer {
-    live: Live,
-    /// Until it is used. What comes back comes in its box: an answer needs no room for a connection.
-    reply: Option<oneshot::Sender<Option<Box<Self>>>>,
-}
-
-impl Offered for OnOffer {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.live.stream.as_fd()
-    }
-
-    fn luggage(&self) -> Luggage<'_> {
-        Luggage {
-            family: self.live.stream.family(),
-            id: self.live.kept.as_ref().map(Kept::id),
-            state: Cow::Borrowed(&self.live.state),
+impl Drop for Live {
+    fn drop(&mut self) {
+        match (self.slot.leave(), self.kept.take()) {
+            (Left::Elsewhere, kept) => kept.into_iter().for_each(Kept::leave),
+            (_, Some(kept)) if self.ends => kept.end(),
+            (_, Some(kept)) => drop(kept),
+            // To close our copy would end nothing while another process has one.
+            (Left::Lent, None) => self.slot.socket().end(),
+            (Left::Here, None) => {}
         }
-    }
-
-    fn gone(self: Box<Self>) {
-        let Self { live, reply } = *self;
-        live.release();
-        // A task that was cut does not want to know.
-        let _ = reply.map(|reply| reply.send(None));
-    }
-
-    fn back(mut self: Box<Self>) {
-        let reply = self.reply.take();
-        let _ = reply.map(|reply| reply.send(Some(self)));
     }
 }
 
@@ -249,13 +281,13 @@ impl AsyncRead for Live {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream.poll_read_shared(context, buffer)
+        self.poll_read_shared(context, buffer)
     }
 }
 
 impl AsyncWrite for Live {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream.poll_write_shared(context, bytes)
+        self.poll_write_shared(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -263,6 +295,10 @@ impl AsyncWrite for Live {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.stream.end_sending())
+        self.slot.engage(|_| ())?;
+        Poll::Ready(self.slot.socket().end_sending())
     }
 }
+
+#[cfg(test)]
+mod tests;

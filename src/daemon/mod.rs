@@ -40,9 +40,9 @@
 //!   more time (EXTEND_TIMEOUT_USEC=) only while it gets somewhere.
 //!
 //! With [`Daemon::connections`] and [`Serving::serve_connections`] each connection is a [`Live`] one:
-//! it moves to the next process between two requests, and survives a restart or a crash once it is
-//! [stashed](Live::stash); what is [saved](Live::save) goes with it. [`manual`](crate::manual) says what
-//! survives what.
+//! it moves to the next process while it [rests](Live::rest) between two requests, and survives a restart
+//! or a crash once it is [stashed](Live::stash); what is [saved](Live::save) goes with it.
+//! [`manual`](crate::manual) says what survives what.
 //!
 //! This chapter never prints, never exits, never changes the environment, and never closes a
 //! connection before the drain deadline: that is the service's to do, which knows its protocol.
@@ -74,4 +74,3 @@ pub use self::options::Options;
 pub use self::serving::Serving;
 pub use self::starting::Daemon;
 pub use self::stream::{Peer, Stream};
-pub use crate::upgrade::Wanted;

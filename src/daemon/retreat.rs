@@ -20,7 +20,7 @@ use crate::upgrade::channel::{AsyncChannel, Delivery, ReceiveError};
 use crate::upgrade::elder::{Change, Elder};
 use crate::upgrade::journal::{Phase, Scribe};
 use crate::upgrade::message::{Order, Report};
-use crate::upgrade::moves::{Giver, Offered};
+use crate::upgrade::moves::{Batch, Giver};
 
 /// How long the last entries in the journal may take; and if PID 1 waits for us to restart the service.
 const WRITING: Duration = Duration::from_secs(1);
@@ -118,7 +118,7 @@ impl Retreat {
     /// does PID 1 wait for us to restart it, and that is a reason to hurry.
     fn hurry(&mut self, main: &Main, until: Instant) -> Instant {
         self.giver.take_back();
-        self.giver.call();
+        self.giver.call_for_good();
         match main.link.is_none() && !main.stops {
             true => until.min(Instant::now() + self.options.crash_grace),
             false => until,
@@ -141,7 +141,7 @@ impl Retreat {
             let _ = elder.link.send(&Report::Stopping, &[]);
         }
         self.announce(&post, &[NotifyState::Stopping]).await;
-        self.giver.call();
+        self.giver.call_for_good();
         let mut drained = pin!(drained(self.drain.clone(), begun));
         let (mut finished, mut extended) = (self.drain.finished(), None::<Instant>);
         let mut outcome = None;
@@ -235,7 +235,7 @@ impl Main {
 
 /// Gives away what comes to rest, while there is somebody to take it; and once this process is to
 /// leave, returns it: PID 1 may keep it.
-async fn give(giver: &mut Giver, link: Option<&AsyncChannel>, leaving: bool) -> Vec<Box<dyn Offered>> {
+async fn give(giver: &mut Giver, link: Option<&AsyncChannel>, leaving: bool) -> Batch {
     match (leaving, link) {
         (true, _) => giver.next_offers().await,
         (false, Some(link)) => match giver.follow(link).await {},

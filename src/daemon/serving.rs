@@ -40,7 +40,7 @@ impl Serving {
 
     /// Makes a connection that this process accepted one that can outlive it.
     pub fn live(&self, stream: Stream, peer: Peer) -> Live {
-        Live::new(stream, peer, Origin::Accepted, Vec::new(), self.ways.clone())
+        Live::new(stream, peer, Origin::Accepted, Vec::new(), &self.ways)
     }
 
     /// Runs a unit of work, as a rule a connection: to its end, or until the drain deadline.
@@ -158,7 +158,7 @@ impl Serving {
             self.drain.spawn(handler(live));
         }
         drop(listener);
-        // Who came a moment ago will be asked to go on to the next process, and only a task can answer.
+        // Who came a moment ago goes on to the next process, and only a task can say that it rests.
         while let Some(live) = connections.next_now(&self.ways) {
             self.drain.spawn(handler(live));
         }

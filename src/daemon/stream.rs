@@ -81,23 +81,24 @@ impl Stream {
         }
     }
 
-    /// See [`Live::peek`](super::Live::peek).
-    pub(super) async fn peek(&self, buffer: &mut [u8], known: usize) -> io::Result<usize> {
-        if buffer.len() <= known {
-            let what = format!("{} bytes of buffer have no room for more than {known}", buffer.len());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
+    /// Does `attempt` as soon as there may be something to read.
+    pub(super) async fn when_readable<T>(&self, attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        each!(self, stream => stream.async_io(Interest::READABLE, attempt).await)
+    }
+
+    /// What can be read, if that is more than `known` bytes, and without taking it; see
+    /// [`Live::peek`](super::Live::peek).
+    ///
+    /// Errors: `WouldBlock` if it is not, else what recv(2) says.
+    pub(super) fn look(&self, buffer: &mut [u8], known: usize) -> io::Result<usize> {
         let socket = self.as_fd();
-        let look = || {
-            let seen = recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?;
-            // 0 is the end. The end behind bytes that are known looks like nothing new.
-            if seen > known || seen == 0 || has_ended(socket)? {
-                Ok(seen)
-            } else {
-                Err(io::ErrorKind::WouldBlock.into())
-            }
-        };
-        each!(self, stream => stream.async_io(Interest::READABLE, look).await)
+        let seen = recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?;
+        // 0 is the end. The end behind bytes that are known looks like nothing new.
+        if seen > known || seen == 0 || has_ended(socket)? {
+            Ok(seen)
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
     }
 
     /// See [`Live::consume`](super::Live::consume).
@@ -113,24 +114,18 @@ impl Stream {
         Ok(())
     }
 
-    /// As [`AsyncRead::poll_read`], from a shared reference.
-    pub(super) fn poll_read_shared(
-        &self,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(each!(self, stream => stream.poll_read_ready(context)))?;
-            let read = each!(self, stream => stream.try_read(buffer.initialize_unfilled()));
-            match read {
-                Ok(read) => {
-                    buffer.advance(read);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+    /// Ready when there may be something to read.
+    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => stream.poll_read_ready(context))
+    }
+
+    /// Reads what is there.
+    ///
+    /// Errors: `WouldBlock` if nothing is, else what recv(2) says.
+    pub(super) fn read_now(&self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+        let read = each!(self, stream => stream.try_read(buffer.initialize_unfilled()))?;
+        buffer.advance(read);
+        Ok(())
     }
 
     /// As [`AsyncWrite::poll_write`], from a shared reference.
@@ -146,6 +141,12 @@ impl Stream {
                 written => return Poll::Ready(written),
             }
         }
+    }
+
+    /// Ends it for everybody who has a copy of the socket: shutdown(2).
+    pub(super) fn end(&self) {
+        // An error says that it has ended.
+        let _ = shutdown(self.as_fd().as_raw_fd(), Shutdown::Both);
     }
 
     /// Ends our half of the conversation: shutdown(2), SHUT_WR.

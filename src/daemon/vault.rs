@@ -14,7 +14,7 @@
 //! Nothing in here waits without a deadline, and no trouble with what an earlier process left keeps a
 //! service from starting: it starts without it, and says so.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -22,13 +22,12 @@ use tokio::sync::watch;
 use super::connections::Incoming;
 use super::kept::Kept;
 use super::memory::Memory;
-use super::stream::Stream;
 use super::{Error, Options};
 use crate::activation::{Inherited, Passed};
 use crate::fdstore::names;
 use crate::fdstore::{Bounds, Cell, Pause, Record, Refused, StashError, StateError, StateFile, Store};
 use crate::notify::Notifier;
-use crate::upgrade::moves::Offered;
+use crate::upgrade::moves::{Batch, Slot};
 
 /// What PID 1 keeps. Clones are the same vault.
 #[derive(Clone, Debug)]
@@ -180,11 +179,8 @@ impl Vault {
 
     /// Gives PID 1 a copy of the connection, with a place in the state file, and waits until PID 1 is
     /// known to have it.
-    pub(super) async fn stash(&self, stream: &Arc<Stream>, state: &[u8]) -> Result<Kept, StashError> {
-        let (file, cell) = self.claim().await?;
-        let kept = Kept::new(cell, file, self.clone());
-        kept.save(state)?;
-        let kept = kept.stash(&self.0.store, stream).await?;
+    pub(super) async fn stash(&self, slot: &Arc<Slot>, state: &[u8]) -> Result<Kept, StashError> {
+        let kept = self.send(slot, state).await?;
         match self.0.store.confirm().await {
             Ok(()) => Ok(kept),
             // PID 1 may have it or not: the connection stays the service's.
@@ -193,6 +189,14 @@ impl Vault {
                 Err(error)
             }
         }
+    }
+
+    /// The same, and PID 1 may still be on its way to have it.
+    async fn send(&self, slot: &Arc<Slot>, state: &[u8]) -> Result<Kept, StashError> {
+        let (file, cell) = self.claim().await?;
+        let kept = Kept::new(cell, file, self.clone());
+        kept.save(state)?;
+        kept.stash(&self.0.store, slot).await
     }
 
     /// A place in the state file, once nobody else may be making places.
@@ -215,12 +219,12 @@ impl Vault {
     }
 
     /// Takes over the connection that PID 1 holds under the number `id`; `None` if it has no place.
-    pub(super) fn adopt(&self, id: u64, stream: &Arc<Stream>) -> Option<Kept> {
+    pub(super) fn adopt(&self, id: u64, slot: &Arc<Slot>) -> Option<Kept> {
         let file = self.state_file()?;
         let cell = file.cell_of(id)?;
         // Whoever had it is gone, or has given it away.
         file.set_owner(cell, std::process::id().cast_signed()).ok()?;
-        Some(Kept::new(cell, file, self.clone()).adopt(&self.0.store, stream))
+        Some(Kept::new(cell, file, self.clone()).adopt(&self.0.store, slot))
     }
 
     /// The connection `id` has ended, and nobody here has it.
@@ -242,43 +246,31 @@ impl Vault {
     }
 
     /// Leaves idle connections with PID 1, for the next process. One that PID 1 does not have and does not
-    /// take goes back to its task.
-    pub(super) async fn keep(&self, offers: Vec<Box<dyn Offered>>) {
-        let (held, others): (Vec<_>, Vec<_>) =
-            offers.into_iter().partition(|offered| offered.luggage().id.is_some());
-        held.into_iter().for_each(Offered::gone);
+    /// take stays; and so does one on which something happens meanwhile: PID 1 forgets it.
+    pub(super) async fn keep(&self, offers: Batch) {
+        let (batch, slots) = offers.into_parts();
         let mut sent = Vec::new();
-        for offered in others {
-            match self.send(offered.fd(), &offered.luggage().state).await {
-                Ok(()) => sent.push(offered),
+        for slot in slots {
+            let (id, state) = slot.luggage();
+            if id.is_some() {
+                slot.give(batch);
+                continue;
+            }
+            match self.send(&slot, &state).await {
+                Ok(kept) => sent.push((slot, kept)),
                 Err(error) => {
                     tracing::debug!(%error, "an idle connection stays");
-                    offered.back();
+                    slot.back(batch);
                 }
             }
         }
-        let settle = match self.0.store.confirm().await {
-            Ok(()) => Offered::gone,
-            Err(_) => Offered::back,
-        };
-        sent.into_iter().for_each(settle);
-    }
-
-    /// Sends PID 1 a copy of the connection, with a place in the state file.
-    async fn send(&self, socket: BorrowedFd<'_>, state: &[u8]) -> Result<(), StashError> {
-        let (file, cell) = self.claim().await?;
-        let sent = match file.save(cell, state) {
-            Ok(()) => self.0.store.stash_own(&names::connection(cell.id()), socket).await,
-            Err(error) => Err(Refused { error: error.into(), thing: socket }),
-        };
-        match sent {
-            Ok(stashed) => {
-                stashed.leave();
-                Ok(())
-            }
-            Err(refused) => {
-                file.free(cell);
-                Err(refused.error)
+        let confirmed = self.0.store.confirm().await.is_ok();
+        for (slot, kept) in sent {
+            if confirmed && slot.give(batch) {
+                kept.leave();
+            } else {
+                kept.withdraw(&self.0.store);
+                slot.back(batch);
             }
         }
     }
@@ -351,5 +343,28 @@ impl Vault {
     /// Those that have ended by now.
     pub(super) async fn ended_now(&self) -> Option<Vec<String>> {
         tokio::select! { biased; names = self.0.store.ended() => Some(names), () = std::future::ready(()) => None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::live::Ways;
+
+    #[tokio::test]
+    async fn a_process_that_has_handed_over_saves_no_state_of_the_service_also_when_it_leaves() {
+        let vault = Ways::of_nobody().vault;
+        assert!(matches!(vault.save_state(b"x"), Err(StateError::TooLarge { .. })), "it is the service's");
+        vault.hand_over();
+        assert!(matches!(vault.save_state(b"x"), Err(StateError::Retired)));
+        vault.leave();
+        assert!(matches!(vault.save_state(b"x"), Err(StateError::Retired)));
+
+        let vault = Ways::of_nobody().vault;
+        vault.leave();
+        assert!(
+            matches!(vault.save_state(b"x"), Err(StateError::TooLarge { .. })),
+            "it stops as the service"
+        );
     }
 }

@@ -14,17 +14,17 @@ use crate::notify::{Address, Message, Notifier, NotifyState, parse};
 const END: &str = "X_END=1";
 
 /// A store, and all that it was told.
-pub(super) struct FakeStore {
+pub(crate) struct FakeStore {
     held: Arc<Mutex<Vec<(String, OwnedFd)>>>,
     told: Arc<Mutex<Vec<String>>>,
-    pub(super) limit: Arc<AtomicUsize>,
+    pub(crate) limit: Arc<AtomicUsize>,
     address: Address,
     thread: Option<JoinHandle<()>>,
 }
 
 impl FakeStore {
     /// A store for `limit` descriptors.
-    pub(super) fn of(limit: usize) -> Self {
+    pub(crate) fn of(limit: usize) -> Self {
         let manager = FakeManager::at_abstract_name();
         let (held, told) = (Arc::default(), Arc::default());
         let limit = Arc::new(AtomicUsize::new(limit));
@@ -35,24 +35,24 @@ impl FakeStore {
     }
 
     /// A client that was told the limit, or was not.
-    pub(super) fn client(&self, limit: Option<usize>) -> Store {
+    pub(crate) fn client(&self, limit: Option<usize>) -> Store {
         let bounds = Bounds { limit, open_files: 10_000, others: 0, other_bytes: 0 };
         Store::new(Notifier::to(&self.address).unwrap(), bounds)
     }
 
     /// What is held after everything that was sent until now, in the order of arrival.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let _ = Notifier::to(&self.address).unwrap().barrier(LONG).unwrap();
         self.held.lock().unwrap().iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// How many of the messages began so.
-    pub(super) fn count(&self, start: &str) -> usize {
+    pub(crate) fn count(&self, start: &str) -> usize {
         self.told.lock().unwrap().iter().filter(|text| text.starts_with(start)).count()
     }
 
     /// All messages so far.
-    pub(super) fn told(&self) -> Vec<String> {
+    pub(crate) fn told(&self) -> Vec<String> {
         self.told.lock().unwrap().clone()
     }
 }

@@ -69,7 +69,7 @@ mod bounds;
 mod canary;
 mod error;
 #[cfg(test)]
-mod fake_store;
+pub(crate) mod fake_store;
 mod layout;
 pub(crate) mod names;
 mod poll;

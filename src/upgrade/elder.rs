@@ -3,13 +3,12 @@
 //! Each has a link, on which it tells how it gets on and gives away connections that come to rest. What
 //! it says is for the main process alone; nothing in here ends an older process.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use super::channel::{AsyncChannel, Channel, Delivery};
 use super::message::{Draining, Order};
-use super::moves::{self, Arrival};
+use super::moves::{Arrival, Taker};
 use crate::fdstore::Drainer;
 use crate::sys::watch::Watched;
 use crate::sys::{pidfd, process};
@@ -26,6 +25,8 @@ pub(crate) struct Elder {
     silent: bool,
     /// Whether connections that it gives away are taken.
     pub(crate) welcome: bool,
+    /// What we hold of it.
+    taker: Taker,
     /// What it said last.
     pub(crate) draining: Draining,
     /// Since when and until when it drains, in milliseconds of CLOCK_BOOTTIME.
@@ -40,7 +41,8 @@ impl Elder {
         let process = pidfd.and_then(|pidfd| Watched::new(pidfd).ok());
         let since_ms = process::boottime_ms();
         let until_ms = since_ms.saturating_add(draining.left_ms);
-        Self { link, process, silent: false, welcome: false, draining, since_ms, until_ms }
+        let taker = Taker::default();
+        Self { link, process, silent: false, welcome: false, taker, draining, since_ms, until_ms }
     }
 
     /// What the record says of it.
@@ -82,7 +84,14 @@ impl Elder {
                         return Poll::Ready(Some(change));
                     }
                 }
-                Poll::Ready(Err(_)) => self.silent = true,
+                Poll::Ready(Err(_)) => {
+                    self.silent = true;
+                    // It is gone, or will never say whose they are: nobody else serves them.
+                    let left = self.taker.all();
+                    if !left.is_empty() {
+                        return Poll::Ready(Some(Change::Arrived(left)));
+                    }
+                }
                 Poll::Pending => break,
             }
         }
@@ -101,7 +110,8 @@ impl Elder {
             }
             Order::Ended { names } => Some(Change::Ended(names)),
             order => {
-                let arrivals = receive(&self.link, order, said.fds, self.welcome)?;
+                let say = |answer: &_| self.link.send(answer, &[]);
+                let arrivals = self.taker.obey(order, said.fds, self.welcome, say).ok()?;
                 (!arrivals.is_empty()).then_some(Change::Arrived(arrivals))
             }
         }
@@ -129,24 +139,6 @@ pub(super) fn elders(link: AsyncChannel, draining: Vec<Draining>, fds: Vec<Owned
     let links = [Some(link)].into_iter().chain(older_links);
     let told = links.zip(pidfds).zip(draining);
     told.filter_map(|((link, pidfd), draining)| Some(Elder::new(link?, pidfd, draining))).collect()
-}
-
-/// Answers an offer; the connections of it, if they are taken. `None` for any other order.
-pub(super) fn receive(
-    link: &AsyncChannel,
-    order: Order,
-    fds: Vec<OwnedFd>,
-    welcome: bool,
-) -> Option<Vec<Arrival>> {
-    let (batch, arrivals) = moves::unpack(order, fds).ok()?;
-    let arrivals = arrivals.filter(|_| welcome);
-    match link.send(&moves::answer(batch, arrivals.is_some()), &[]) {
-        Ok(()) => Some(arrivals.unwrap_or_default()),
-        // Its process is gone, and what it gave away before is ours.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Some(arrivals.unwrap_or_default()),
-        // It does not know that we have them: they are still its own.
-        Err(_) => Some(Vec::new()),
-    }
 }
 
 #[cfg(test)]

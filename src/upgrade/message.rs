@@ -5,7 +5,11 @@
 //! four are encoded here, in both directions; a byte that is not understood is an error, never a
 //! guess, and never a panic. Nothing in here has a descriptor, a socket or a clock.
 
-use super::failure::{Failure, Reason};
+use super::failure::Failure;
+
+mod fields;
+
+use self::fields::{Reader, Writer, text};
 
 /// The language spoken here. Both ends say theirs first and part when it differs.
 pub(crate) const VERSION: u16 = 1;
@@ -86,8 +90,48 @@ pub(crate) enum Order {
     Offer { batch: u64, luggage: Vec<u8> },
     /// The same, the luggage in a memfd of at least so many bytes: the first descriptor.
     OfferWithMemory { batch: u64, bytes: u64 },
+    /// These connections are still mine, although you hold them: close your copies.
+    Withdrawn(Vec<Withdrawal>),
+    /// The other connections that you hold, up to this batch, are yours; for one who is not the service
+    /// any more.
+    Serve { batch: u64 },
     /// These entries of the fd store have served their time: have PID 1 forget them.
     Ended { names: Vec<String> },
+}
+
+/// Connections of a batch, by their places in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Withdrawal {
+    /// The number of the batch.
+    pub(crate) batch: u64,
+    places: [u64; 4],
+}
+
+impl Withdrawal {
+    /// Most of them that one message carries.
+    pub(crate) const MOST: usize = 1000;
+
+    /// None of this batch.
+    pub(crate) fn of(batch: u64) -> Self {
+        Self { batch, places: [0; 4] }
+    }
+
+    /// Adds the connection at `place`, which no message of ours is too short for.
+    pub(crate) fn add(&mut self, place: usize) {
+        if let Some(word) = self.places.get_mut(place / 64) {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    /// Whether the connection at `place` is one of them.
+    pub(crate) fn has(&self, place: usize) -> bool {
+        self.places.get(place / 64).is_some_and(|word| word & (1 << (place % 64)) != 0)
+    }
+
+    /// Whether it is none at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places == [0; 4]
+    }
 }
 
 /// What a retiring process has left to do.
@@ -224,6 +268,8 @@ impl Message for Order {
             Self::Offer { batch, luggage } => Writer::new(4).number(*batch).bytes(luggage),
             Self::OfferWithMemory { batch, bytes } => Writer::new(5).number(*batch).number(*bytes),
             Self::Ended { names } => Writer::new(6).list(names),
+            Self::Withdrawn(all) => all.iter().fold(Writer::new(7), Writer::withdrawal),
+            Self::Serve { batch } => Writer::new(8).number(*batch),
         }
         .0
     }
@@ -232,132 +278,17 @@ impl Message for Order {
         let mut reader = Reader::new(bytes);
         let message = match reader.byte()? {
             1 => Self::Abort,
-            2 => {
-                let generation = reader.number()?;
-                let mut draining = Vec::new();
-                while !reader.0.is_empty() {
-                    draining.push(reader.draining()?);
-                }
-                Self::Yours { generation, draining }
-            }
+            2 => Self::Yours { generation: reader.number()?, draining: reader.rest(Reader::draining)? },
             3 => Self::Draining(reader.draining()?),
             4 => Self::Offer { batch: reader.number()?, luggage: reader.bytes()?.to_vec() },
             5 => Self::OfferWithMemory { batch: reader.number()?, bytes: reader.number()? },
             6 => Self::Ended { names: reader.list(text)? },
+            7 => Self::Withdrawn(reader.rest(Reader::withdrawal)?),
+            8 => Self::Serve { batch: reader.number()? },
             number => return Err(Garbled::Unknown { what: "order", number }),
         };
         reader.end(message)
     }
-}
-
-/// Puts fields one behind the other: numbers of 8 bytes, texts behind their length; little endian.
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn new(kind: u8) -> Self {
-        Self(vec![kind])
-    }
-
-    fn number(mut self, number: u64) -> Self {
-        self.0.extend(number.to_le_bytes());
-        self
-    }
-
-    fn pid(self, pid: i32) -> Self {
-        self.number(u64::from(pid.cast_unsigned()))
-    }
-
-    fn bytes(self, bytes: &[u8]) -> Self {
-        let mut this = self.number(bytes.len() as u64);
-        this.0.extend(bytes);
-        this
-    }
-
-    fn list(self, items: &[impl AsRef<[u8]>]) -> Self {
-        items.iter().fold(self.number(items.len() as u64), |this, item| this.bytes(item.as_ref()))
-    }
-
-    fn failure(self, failure: &Failure) -> Self {
-        self.number(u64::from(failure.reason.exit_code())).pid(failure.errno).bytes(failure.detail.as_bytes())
-    }
-
-    fn draining(self, draining: &Draining) -> Self {
-        self.pid(draining.pid).number(draining.in_flight).number(draining.left_ms)
-    }
-}
-
-/// Takes fields off the front of untrusted bytes.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    fn byte(&mut self) -> Result<u8, Garbled> {
-        let (byte, rest) = self.0.split_first().ok_or(Garbled::Short(0))?;
-        self.0 = rest;
-        Ok(*byte)
-    }
-
-    fn number(&mut self) -> Result<u64, Garbled> {
-        let (number, rest) = self.0.split_first_chunk().ok_or(Garbled::Short(self.0.len()))?;
-        self.0 = rest;
-        Ok(u64::from_le_bytes(*number))
-    }
-
-    /// A number of 16 bits; a larger one is a version that nobody has.
-    fn version(&mut self) -> Result<u16, Garbled> {
-        Ok(u16::try_from(self.number()?).unwrap_or(u16::MAX))
-    }
-
-    /// A number of 32 bits; a larger one is a version that nobody has.
-    fn word(&mut self) -> Result<u32, Garbled> {
-        Ok(u32::try_from(self.number()?).unwrap_or(u32::MAX))
-    }
-
-    /// A pid or an errno; one that does not fit is nobody's.
-    fn pid(&mut self) -> Result<i32, Garbled> {
-        Ok(i32::try_from(self.number()?).unwrap_or(-1))
-    }
-
-    fn bytes(&mut self) -> Result<&'a [u8], Garbled> {
-        let len = usize::try_from(self.number()?).unwrap_or(usize::MAX);
-        let (bytes, rest) = self.0.split_at_checked(len).ok_or(Garbled::Short(self.0.len()))?;
-        self.0 = rest;
-        Ok(bytes)
-    }
-
-    /// A list. What is announced is believed only as it arrives: each item takes 8 bytes at least.
-    fn list<T>(&mut self, item: impl Fn(&[u8]) -> Result<T, Garbled>) -> Result<Vec<T>, Garbled> {
-        let announced = self.number()?;
-        let mut items = Vec::new();
-        for _ in 0..announced {
-            items.push(item(self.bytes()?)?);
-        }
-        Ok(items)
-    }
-
-    fn failure(&mut self) -> Result<Failure, Garbled> {
-        let number = u8::try_from(self.number()?).unwrap_or(0);
-        let reason = Reason::from_exit_code(number).ok_or(Garbled::Unknown { what: "reason", number })?;
-        let errno = self.pid()?;
-        Ok(Failure { reason, errno, detail: text(self.bytes()?)? })
-    }
-
-    fn draining(&mut self) -> Result<Draining, Garbled> {
-        Ok(Draining { pid: self.pid()?, in_flight: self.number()?, left_ms: self.number()? })
-    }
-
-    /// The message, if nothing is left behind it.
-    fn end<T>(self, message: T) -> Result<T, Garbled> {
-        if self.0.is_empty() { Ok(message) } else { Err(Garbled::Long(self.0.len())) }
-    }
-}
-
-/// A text in UTF-8.
-fn text(bytes: &[u8]) -> Result<String, Garbled> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| Garbled::Text)
 }
 
 #[cfg(test)]

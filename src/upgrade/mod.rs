@@ -60,4 +60,3 @@ pub(crate) mod successor;
 pub use self::failure::{Failure, Reason};
 pub use self::helper::reload;
 pub use self::message::Draining;
-pub use self::moves::Wanted;

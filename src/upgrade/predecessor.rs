@@ -76,7 +76,7 @@ impl Predecessor {
         self.estate.add(fds);
     }
 
-    /// Where connection tasks give their connections away.
+    /// Where connections are entered that can be given away.
     pub(crate) fn exchange(&self) -> Exchange {
         self.giver.exchange()
     }
@@ -102,10 +102,6 @@ impl Predecessor {
             caller = self.callers.next() => {
                 self.asking = Some(caller);
                 Some(Event::Asked { by: By::Helper, draining })
-            }
-            () = prepared(&mut self.giver, link), if self.preparing => {
-                self.preparing = false;
-                Some(Event::Prepared)
             }
             () = until(wake_at) => Some(Event::Tick),
         }
@@ -161,15 +157,25 @@ impl Predecessor {
     /// Lets connections go over to the successor, to hold; the next event tells when they have. At
     /// once if it does not take any, or could not read their state.
     pub(crate) fn prepare(&mut self) -> Option<Event> {
-        let (Some(readable_by), Some(takes)) = (self.readable_by, self.takes) else {
-            return Some(Event::Prepared);
-        };
-        if takes < readable_by {
+        if !self.is_welcome() {
             return Some(Event::Prepared);
         }
         self.giver.call();
         self.preparing = true;
-        None
+        self.prepared()
+    }
+
+    /// Whether the successor takes our connections, and reads their state.
+    fn is_welcome(&self) -> bool {
+        self.readable_by.zip(self.takes).is_some_and(|(readable_by, takes)| takes >= readable_by)
+    }
+
+    /// Offers what is left to offer; when everything was, that is an event.
+    fn prepared(&mut self) -> Option<Event> {
+        // Without a link: it has just ended, which is the next event.
+        let prepared = self.preparing && self.giver.is_prepared(self.link.as_ref()?);
+        self.preparing &= !prepared;
+        prepared.then_some(Event::Prepared)
     }
 
     /// Tells the successor to leave, closes the link, and gives all connections back to their tasks.
@@ -207,9 +213,9 @@ impl Predecessor {
 
     /// Gives the service to the successor, together with those who still drain, and tells the helper.
     /// What is left is the link, on which to tell how the drain gets on, and to give away the connections
-    /// that come to rest.
+    /// that come to rest; without a link all that are left stay here.
     pub(crate) fn hand_over(
-        self,
+        mut self,
         pid: i32,
         generation: u64,
         own: Draining,
@@ -222,16 +228,22 @@ impl Predecessor {
         let pidfds = [this.as_ref().map(AsFd::as_fd)].into_iter().chain(elders.iter().map(Elder::pidfd));
         let pidfds: Vec<BorrowedFd<'_>> = pidfds.collect::<Option<_>>().unwrap_or_default();
         let fds: Vec<BorrowedFd<'_>> = links.chain(pidfds).collect();
-        if let Some(link) = &self.link {
-            // A successor that is gone again is PID 1's to notice: it is its main process now.
-            let _ = link.send(&Order::Yours { generation, draining }, &fds);
+        let yours = Order::Yours { generation, draining };
+        match self.link.as_ref().map(|link| self.giver.conclude(link, || link.send(&yours, &fds))) {
+            Some(Ok(())) if self.is_welcome() => self.giver.call_for_good(),
+            Some(Ok(())) => {}
+            // A successor that is gone again is PID 1's to notice: it is its main process now. One that cannot
+            // hear that the service is its own must go: it holds connections that are ours.
+            Some(Err(_)) | None => {
+                self.kill();
+                self.giver.take_back();
+                self.link = None;
+            }
         }
         if let Some(helper) = self.helper {
             let _ = helper.send(&Answer::Switched { pid }, &[]);
         }
-        let mut giver = self.giver;
-        giver.commit();
-        (self.link, giver)
+        (self.link, self.giver)
     }
 
     /// The service stops: nobody can ask for an upgrade any more. What is left is who gives connections
@@ -270,7 +282,7 @@ impl Predecessor {
 
     fn answered(&mut self, batch: u64, taken: bool) -> Option<Event> {
         if self.giver.answered(batch, taken) {
-            return None;
+            return self.prepared();
         }
         let detail =
             format!("the successor answers for connections of batch {batch}, which it was not offered");
@@ -362,15 +374,6 @@ async fn hear<M: super::message::Message>(
 ) -> Result<Delivery<M>, ReceiveError> {
     match channel {
         Some(channel) => channel.receive().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// All connections that could go over are there.
-async fn prepared(giver: &mut Giver, link: Option<&AsyncChannel>) {
-    match link {
-        Some(link) => giver.prepared(link).await,
-        // It has just ended: that is the next event.
         None => std::future::pending().await,
     }
 }

@@ -16,11 +16,11 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::channel::{AsyncChannel, Channel, ReceiveError};
-use super::elder::{Elder, elders, receive};
+use super::elder::{Elder, elders};
 use super::failure::{Failure, Reason};
 use super::launch::LINK;
 use super::message::{Order, Report, VERSION};
-use super::moves::Arrival;
+use super::moves::{Arrival, Taker};
 use crate::activation::{Inherited, Kind, Role, Transport};
 use crate::sys::seqpacket;
 
@@ -101,17 +101,18 @@ impl Successor {
             Ok(_) => return Err(not_needed("the predecessor aborted the upgrade")),
         }
         link.send(&Report::Ready { takes }, &[]).map_err(|error| not_needed(&error))?;
-        let mut arrivals = Vec::new();
+        let mut taker = Taker::default();
         loop {
             let Ok(said) = link.receive::<Order>().await else {
                 // It died, or what it said did not arrive whole: no order to leave, and PID 1 may have
                 // made this process the main process already.
+                let arrivals = taker.all();
                 return Ok(Takeover { generation: 1, elders: Vec::new(), arrivals, confirmed: false });
             };
             match said.message {
                 Order::Yours { generation, draining } => {
                     let elders = elders(link, draining, said.fds);
-                    return Ok(Takeover { generation, elders, arrivals, confirmed: true });
+                    return Ok(Takeover { generation, elders, arrivals: taker.all(), confirmed: true });
                 }
                 Order::Abort => return Err(not_needed("the predecessor aborted the upgrade")),
                 // The old process would drain with those that stay, and cut them in the end: better it serves on.
@@ -121,9 +122,10 @@ impl Successor {
                     let _ = link.send(&Report::Failed { errno: failure.errno, detail: NO_ROOM.into() }, &[]);
                     return Err(failure);
                 }
+                // Nothing is ours before Yours.
                 order => {
-                    let more = receive(&link, order, said.fds, takes.is_some());
-                    arrivals.extend(more.unwrap_or_default());
+                    let say = |answer: &Report| link.send(answer, &[]);
+                    let _ = taker.obey(order, said.fds, takes.is_some(), say);
                 }
             }
         }

@@ -71,11 +71,15 @@ on_every_systemd! {
         keeper.fail("");
 
         // The successor is killed as soon as it runs, in the middle, and when all is done but for the word of
-        // PID 1, which stands still meanwhile.
+        // PID 1, which stands still meanwhile. The old process does until it does.
+        let old = keeper.process(main);
         for moved in [0, 3000, MANY] {
+            old.signal(Signal::STOP);
             let reload = keeper.machine.spawn(&RELOAD);
-            let successor = successor(&keeper, main);
+            soon("a helper", || Process::running(&keeper.machine, SERVICE, HANDOVER, &[]).is_some());
             let pid_1 = Stopped::pid_1(&keeper);
+            old.signal(Signal::CONT);
+            let successor = successor(&keeper, main);
             soon("connections move", || successor.descriptors() >= moved);
             successor.signal(Signal::KILL);
             successor.leaves();

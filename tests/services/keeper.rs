@@ -114,7 +114,7 @@ fn options() -> Options {
 
 /// Serves one session, until its client leaves or another process goes on with it.
 async fn converse(mut live: Live) {
-    let mut session = match Session::decode(live.state()) {
+    let mut session = match Session::decode(&live.state()) {
         Ok(session) => session,
         Err(why) => return refuse(live, &why.to_string()).await,
     };
@@ -123,13 +123,7 @@ async fn converse(mut live: Live) {
             // Without a service manager, as in development, sessions live as long as the process.
             Ok(()) | Err(StashError::NoManager) => {}
             // It was accepted just before another process took over, which is to stash it.
-            Err(StashError::Silent) => {
-                let wanted = live.wanted().await;
-                match live.hand_on(wanted).await {
-                    Ok(()) => return,
-                    Err(back) => live = back,
-                }
-            }
+            Err(StashError::Silent) => return live.rest().await,
             Err(why) => return refuse(live, &why.to_string()).await,
         }
     }
@@ -147,10 +141,7 @@ async fn converse(mut live: Live) {
         } else {
             // Between two requests: what has come of the next one is still in the kernel's buffer.
             tokio::select! {
-                wanted = live.wanted() => match live.hand_on(wanted).await {
-                    Ok(()) => return,
-                    Err(back) => live = back,
-                },
+                () = live.rest() => return,
                 seen = live.peek(&mut buffer, known) => match seen {
                     Ok(seen) if seen > known => known = seen,
                     // The client left, or was cut off.

@@ -51,6 +51,9 @@ pub enum StateError {
     /// Another process is the service, and its state is its own.
     #[error("this process has handed over: the state of the service is another one's")]
     Retired,
+    /// The connection was given away while it rested, and its state with it.
+    #[error("the connection lives on in another process, with its state: drop it here")]
+    Moved,
     /// A state is larger than its place.
     #[error("a state of {bytes} bytes does not fit into {most}: raise Options::{option}")]
     TooLarge {

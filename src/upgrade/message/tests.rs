@@ -1,6 +1,7 @@
 //! What the messages must hold, whatever comes in.
 
 use super::*;
+use crate::upgrade::failure::Reason;
 use proptest::prelude::*;
 
 fn failure() -> impl Strategy<Value = Failure> {
@@ -27,8 +28,8 @@ fn there_and_back<M: Message + PartialEq + std::fmt::Debug>(message: &M) {
     let bytes = message.encode();
     assert_eq!(M::decode(&bytes).as_ref(), Ok(message));
     for end in 0..bytes.len() {
-        // A `Yours` may end behind any of those who drain; everything else must notice.
-        assert!(M::decode(&bytes[..end]).is_err() || bytes[0] == 2, "cut at {end}");
+        // `Yours` may end behind any of those who drain, `Withdrawn` behind any batch; all else must notice.
+        assert!(M::decode(&bytes[..end]).is_err() || [2, 7].contains(&bytes[0]), "cut at {end}");
     }
     assert!(M::decode(&[&bytes[..], b"x"].concat()).is_err(), "a byte too many");
 }
@@ -68,6 +69,7 @@ proptest! {
     #[test]
     fn the_link_comes_back_as_it_went(
         generation: u64, list in prop::collection::vec(draining(), 0..5), one in draining(), detail in ".{0,40}",
+        withdrawn in 0..9usize,
     ) {
         there_and_back(&Report::Hello { version: VERSION });
         there_and_back(&Report::Ready { takes: None });
@@ -80,8 +82,22 @@ proptest! {
         there_and_back(&Order::Draining(one));
         there_and_back(&Order::Offer { batch: generation, luggage: detail.clone().into_bytes() });
         there_and_back(&Order::OfferWithMemory { batch: generation, bytes: 7 });
+        there_and_back(&Order::Serve { batch: generation });
+        let mut withdrawal = Withdrawal::of(generation);
+        (0..=withdrawn).for_each(|place| withdrawal.add(place * 31));
+        there_and_back(&Order::Withdrawn(vec![withdrawal; withdrawn]));
         there_and_back(&Order::Ended { names: vec![detail, "x".into()] });
         there_and_back(&Report::Stopping);
+    }
+
+    #[test]
+    fn a_withdrawal_has_what_was_added_to_it_and_fits_a_message(places in prop::collection::btree_set(0..253usize, 0..20)) {
+        let mut withdrawal = Withdrawal::of(1);
+        places.iter().for_each(|place| withdrawal.add(*place));
+        let found: std::collections::BTreeSet<_> = (0..400).filter(|place| withdrawal.has(*place)).collect();
+        prop_assert_eq!(withdrawal.is_empty(), places.is_empty());
+        prop_assert_eq!(found, places);
+        prop_assert!(Order::Withdrawn(vec![withdrawal; Withdrawal::MOST]).encode().len() <= MAX_BYTES);
     }
 
     #[test]

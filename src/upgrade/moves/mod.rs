@@ -1,21 +1,23 @@
 //! Live connections go from the old process to the new one, between two requests.
 //!
 //! ```text
-//!   connection tasks            Giver (old process)                    the new process
-//!     wanted() <------ call -----|                                          |
-//!     hand_on() ---- offer ----->|---- Offer: <= 253 fds, luggage --------->| holds them
-//!        :                       |<--- Taken, or Declined ------------------|
-//!        :                       |     (three batches at most under way)    |
-//!        :                       |---- Yours (the commit) ----------------->| serves them
-//!     Ok: gone <-----------------|                                          |
-//!
-//!     Err: go on <---- an abort, Declined, the end of the link: at any moment before Yours
+//!   connection tasks         Giver (old process)                    Taker (new process)
+//!     rest() .. a slot ..... looks ----|                                          |
+//!        :                             |---- Offer: <= 252 fds, luggage --------->| holds them
+//!     engage: withdrawn, served here   |<--- Taken, or Declined ------------------|
+//!        :                             |     (eight batches at most under way)    |
+//!        :             PID 1 knows --->| seals what is still on offer             |
+//!     engage waits                     |---- Withdrawn -------------------------->| closes those
+//!        :                             |---- Yours (the commit) ----------------->| serves the others
+//!     rest() returns <---- gone -------|                                          |
+//!        :
+//!     rest() goes on <---- back: an abort, Declined, the end of the link, at any moment before Yours
 //! ```
 //!
 //! Prepare, commit, abort: until the service is handed over, the old process keeps every connection
-//! it has offered, untouched, and an abort gives each back to the task that gave it away. Connections
-//! that were busy at that moment follow when they come to rest: then Taken is the commit, for by then
-//! the old process is not the service any more.
+//! that it has offered. No task is woken for an offer, and a connection on which something happens
+//! is served by the old process at once, whatever has been offered (see `slot`). Who comes to rest after
+//! the commit follows by the same steps; then Serve says what Yours says.
 //!
 //! What moves is the socket and its luggage: the number of its entry with PID 1, if it has one, and
 //! bytes of the service's choice. Bytes that nobody has read stay in the kernel and move with the
@@ -26,10 +28,11 @@
 mod exchange;
 mod giver;
 mod luggage;
+mod slot;
 mod taker;
 
-pub use self::exchange::Wanted;
-pub(crate) use self::exchange::{Exchange, Offered};
-pub(crate) use self::giver::Giver;
-pub(crate) use self::luggage::{Family, Luggage};
-pub(crate) use self::taker::{Arrival, answer, unpack};
+pub(crate) use self::exchange::Exchange;
+pub(crate) use self::giver::{Batch, Giver};
+pub(crate) use self::luggage::Family;
+pub(crate) use self::slot::{Left, Moved, Slot};
+pub(crate) use self::taker::{Arrival, Taker};

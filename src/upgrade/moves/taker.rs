@@ -1,43 +1,121 @@
-//! The new process' side: what a batch holds, and the answer to it.
+//! The new process' side: what it holds of another one, until that is its own.
+//!
+//! Until then a connection is nothing but a descriptor and bytes that make sense: nobody looks at it.
 
+use std::collections::VecDeque;
+use std::io;
 use std::os::fd::OwnedFd;
 
 use super::giver::IN_MEMORY;
-use super::luggage::Luggage;
+use super::luggage::{Family, Luggage};
 use crate::sys::memfd::SharedMemory;
-use crate::upgrade::message::{Order, Report};
+use crate::upgrade::message::{Order, Report, Withdrawal};
 
 /// A connection that another process accepted.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     /// The socket, non-blocking as it was.
     pub(crate) socket: OwnedFd,
-    /// What came along.
-    pub(crate) luggage: Luggage<'static>,
+    /// What it is.
+    pub(crate) family: Family,
+    /// The number of its entry with PID 1, if it has one.
+    pub(crate) id: Option<u64>,
+    /// What was saved for it last.
+    pub(crate) state: Vec<u8>,
 }
 
-/// The number of the batch, and the connections in it if it is one and whole.
-///
-/// `Err` gives everything else back: another order.
-pub(crate) fn unpack(order: Order, mut fds: Vec<OwnedFd>) -> Result<(u64, Option<Vec<Arrival>>), Order> {
-    let (batch, luggage) = match order {
-        Order::Offer { batch, luggage } => (batch, Some(luggage)),
-        Order::OfferWithMemory { batch, .. } if fds.is_empty() => (batch, None),
-        Order::OfferWithMemory { batch, bytes } => (batch, read(fds.remove(0), bytes)),
-        other => return Err(other),
-    };
-    let luggage = luggage.and_then(|bytes| Luggage::unpack(&bytes, fds.len()));
-    let arrivals = luggage.map(|all| {
-        let pairs = fds.into_iter().zip(all);
-        pairs.map(|(socket, luggage)| Arrival { socket, luggage }).collect()
-    });
-    Ok((batch, arrivals))
+/// The connections of one other process that this one holds, in the order in which they came.
+#[derive(Debug, Default)]
+pub(crate) struct Taker {
+    held: VecDeque<Held>,
 }
 
-/// What to tell the other side about its batch. Only once that is sent may anybody touch a connection of
-/// it.
-pub(crate) fn answer(batch: u64, taken: bool) -> Report {
-    if taken { Report::Taken { batch } } else { Report::Declined { batch } }
+/// A batch, whole.
+#[derive(Debug)]
+struct Held {
+    sockets: Vec<OwnedFd>,
+    luggage: Vec<u8>,
+    withdrawn: Withdrawal,
+}
+
+impl Taker {
+    /// Does what an order about connections says, and answers an offer by `say`: it is declined unless they
+    /// are `welcome`. Returns the connections that are this process' from now on; `Err` gives any other
+    /// order back.
+    pub(crate) fn obey(
+        &mut self,
+        order: Order,
+        fds: Vec<OwnedFd>,
+        welcome: bool,
+        say: impl FnOnce(&Report) -> io::Result<()>,
+    ) -> Result<Vec<Arrival>, Order> {
+        let (batch, held) = match order {
+            Order::Offer { batch, luggage } => (batch, Held::whole(batch, luggage, fds)),
+            Order::OfferWithMemory { batch, bytes } => (batch, from_memory(batch, bytes, fds)),
+            Order::Withdrawn(withdrawn) => {
+                withdrawn.iter().for_each(|withdrawn| self.withdraw(withdrawn));
+                return Ok(Vec::new());
+            }
+            Order::Serve { batch } => return Ok(self.up_to(batch)),
+            other => return Err(other),
+        };
+        let held = held.filter(|_| welcome);
+        let answer = if held.is_some() { Report::Taken { batch } } else { Report::Declined { batch } };
+        match say(&answer) {
+            Ok(()) => self.held.extend(held),
+            // Its process is gone, and what we hold of it is ours.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.held.extend(held),
+            // It does not know that we have them: they are its own.
+            Err(_) => {}
+        }
+        Ok(Vec::new())
+    }
+
+    /// Everything: the other process has said so, or is gone.
+    pub(crate) fn all(&mut self) -> Vec<Arrival> {
+        self.up_to(u64::MAX)
+    }
+
+    /// What is not held cannot be withdrawn.
+    fn withdraw(&mut self, withdrawn: &Withdrawal) {
+        let batch = self.held.iter_mut().find(|held| held.withdrawn.batch == withdrawn.batch);
+        if let Some(held) = batch {
+            held.withdrawn = *withdrawn;
+        }
+    }
+
+    fn up_to(&mut self, batch: u64) -> Vec<Arrival> {
+        let mut arrivals = Vec::new();
+        let count = self.held.iter().take_while(|held| held.withdrawn.batch <= batch).count();
+        self.held.drain(..count).for_each(|held| held.unpack(&mut arrivals));
+        arrivals
+    }
+}
+
+impl Held {
+    /// `None` if that is not the luggage of these.
+    fn whole(batch: u64, luggage: Vec<u8>, sockets: Vec<OwnedFd>) -> Option<Self> {
+        let whole = Luggage::is_of(&luggage, sockets.len());
+        whole.then(|| Self { sockets, luggage, withdrawn: Withdrawal::of(batch) })
+    }
+
+    /// Adds those that were not withdrawn, and closes the others.
+    fn unpack(self, arrivals: &mut Vec<Arrival>) {
+        let mut bytes = &self.luggage[..];
+        arrivals.reserve(self.sockets.len());
+        for (place, socket) in self.sockets.into_iter().enumerate() {
+            let Some(Luggage { family, id, state }) = Luggage::unpack(&mut bytes) else { return };
+            if !self.withdrawn.has(place) {
+                arrivals.push(Arrival { socket, family, id, state: state.to_vec() });
+            }
+        }
+    }
+}
+
+/// A batch whose luggage is in the first descriptor.
+fn from_memory(batch: u64, bytes: u64, mut fds: Vec<OwnedFd>) -> Option<Held> {
+    let memory = (!fds.is_empty()).then(|| fds.remove(0))?;
+    Held::whole(batch, read(memory, bytes)?, fds)
 }
 
 /// The luggage in a memfd; `None` if it is none, or larger than any that we would send.

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use crate::activation::env::{self, Decision, Variables};
 use crate::fdstore::{Record, RecordFile, Shape, StateFile, StateVersion};
+#[cfg(feature = "http")]
+use crate::http::luggage::Luggage;
 use crate::notify::Address;
 use crate::sys::memfd;
 use crate::unit::{Finding, Host, Service, Socket, Unit, UnitName, read_environment_file};
@@ -144,6 +146,14 @@ fn changed(file: &impl AsFd, changes: &[u8]) -> Option<OwnedFd> {
         }
     }
     memfd::sealed(&bytes).ok()
+}
+
+/// What goes along with a connection of HTTP.
+#[cfg(feature = "http")]
+pub fn http(data: &[u8]) {
+    if let Some(luggage) = Luggage::unpack(data) {
+        assert_eq!(Luggage::unpack(&luggage.pack()), Some(luggage));
+    }
 }
 
 /// The value of NOTIFY_SOCKET.

@@ -15,6 +15,7 @@
 //! | [`drain`] | work in flight: watch it, ask it to end, await the last, up to a deadline |
 //! | [`upgrade`] | one process replaces another: the machine, the link, the successor |
 //! | [`daemon`] | the paved path for a tokio service: `Starting -> Serving -> Retiring \| Stopping` |
+//! | `http` | axum and hyper: keep-alive connections that move (features `http`, `axum`) |
 //! | [`manual`] | what survives, what is lost, and what to do about it |
 //! | `unit` | systemd.unit(5): services and sockets as their files describe them (feature `cli`) |
 //! | `manager` | org.freedesktop.systemd1 from outside (feature `cli`) |
@@ -35,6 +36,9 @@ pub mod drain;
 pub mod upgrade;
 
 pub mod daemon;
+
+#[cfg(feature = "http")]
+pub mod http;
 
 pub mod manual;
 

@@ -66,6 +66,51 @@
 //! | WantedBy=... system.slice | for a soft-reboot: 254 to 260 forget the store of a unit that no unit wants which stays active |
 //! | Environment=FDSTORE=N | on 252 alone, which does not tell the limit; the same number as FileDescriptorStoreMax=. Without it each place is proven first, which makes stashing three times as slow |
 //!
+//! # HTTP
+//!
+//! With the feature `http`, or `axum`, each connection of a service is a live one, and knows by itself when
+//! it is between two requests:
+//!
+//! ```text
+//!   the old process                                          the new process
+//!   request, response, request, response, -- between two --> request, response, ...
+//!                                      GE -- in its luggage -> GE + T / HTTP/1.1 ...
+//!   POST, a body that lasts .............., response --------> request, response, ...
+//!   HTTP/2: GOAWAY, the last responses, end     (the client) -> connects, and goes on
+//!   WebSocket: told, says goodbye, end          (the client) -> connects, and goes on
+//! ```
+//!
+//! | a connection | upgrade | `systemctl restart` | crash, kill -9 |
+//! |---|---|---|---|
+//! | has not said anything yet | moves | through PID 1 | ends; with `Keep::All` it stays |
+//! | HTTP/1, between two requests | moves | through PID 1 | ends; with `Keep::Idle` or `Keep::All` it stays |
+//! | part of the head of a request was read | moves, and that part with it | through PID 1 | as between two requests |
+//! | a request is served, or its body comes | moves after the response | goes through PID 1 after it | ends, without a response |
+//! | several requests were read at once | moves after their responses | the same | ends |
+//! | HTTP/2 | GOAWAY, drains | GOAWAY, drains | ends |
+//! | upgraded: WebSocket, CONNECT | its service is told, drains | the same | ends |
+//! | TLS ends in the process | drains: `http::serve_here` | drains | ends |
+//!
+//! * *Nobody sees a close, a reset or a retry* where it says moves: the client goes on with the connection
+//!   that it has, and cannot tell that another process answers.
+//! * *Drains*: what has come is answered. Then the client of HTTP/1 is told `Connection: close` with a
+//!   response, never without one; that of HTTP/2 by GOAWAY (RFC 9113 6.8: a first one with room for what is
+//!   on its way, a second one a round trip later); a WebSocket by its service, which `Connection::leaving()`
+//!   tells. All are work in flight, which the drain deadline ends.
+//! * Where the next process takes no connections, or not with state of this
+//!   [version](#versions-of-state), and where PID 1 has no room, a connection stays, and drains.
+//! * *A crash loses the requests that were being served, and resurrects none*: a connection that PID 1
+//!   holds is marked as busy before the first byte of a request is taken out of the kernel. The next
+//!   process ends the marked ones: nobody owes their clients an answer any more, and an end of file says
+//!   so. To mark costs a save twice a request, of connections that PID 1 holds alone.
+//! * What is read of a head counts for
+//!   [`Options::state_bytes`](crate::daemon::Options::state_bytes), as does what is attached to its
+//!   connection. More than that does not move: the request is answered where it began.
+//! * *TLS in the process* has its keys and counters there, which no other process can go on with. It drains
+//!   politely; but its clients connect anew in each upgrade. What does move is plain HTTP behind something
+//!   that ends TLS: HAProxy, nginx, stunnel or a load balancer, over TCP or a unix socket. Such a proxy keeps
+//!   its connections to the service, and sees none of them close.
+//!
 //! # Versions of state
 //!
 //! [`Options::state_version`](crate::daemon::Options::state_version) says which version of state a

@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "fdstore/names.rs",
     "fdstore/poll.rs",
     "fdstore/record.rs",
+    "http/luggage.rs",
     "notify/address.rs",
     "notify/message.rs",
     "upgrade/failure.rs",

@@ -18,7 +18,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -52,7 +52,7 @@ pub struct Live {
     peer: Peer,
     origin: Origin,
     /// Its place with PID 1.
-    kept: Option<Kept>,
+    kept: OnceLock<Kept>,
     vault: Vault,
     /// It ends even if PID 1 is to keep what this process drops.
     ends: bool,
@@ -79,16 +79,32 @@ impl Ways {
     }
 }
 
+#[cfg(test)]
+impl Live {
+    /// One that `giver` may take, and no manager keeps.
+    pub(crate) fn for_giver(
+        socket: std::os::fd::OwnedFd,
+        family: crate::upgrade::moves::Family,
+        origin: Origin,
+        state: &[u8],
+        giver: &crate::upgrade::moves::Giver,
+    ) -> Self {
+        let ways = Ways { exchange: giver.exchange(), ..Ways::of_nobody() };
+        let (stream, peer) = Stream::arrived(family, socket).unwrap();
+        Self::new(stream, peer, origin, state.to_vec(), &ways)
+    }
+}
+
 impl Live {
     pub(super) fn new(stream: Stream, peer: Peer, origin: Origin, state: Vec<u8>, ways: &Ways) -> Self {
         let slot = ways.exchange.enter(stream.family(), stream, state);
-        Self { slot, peer, origin, kept: None, vault: ways.vault.clone(), ends: false }
+        Self { slot, peer, origin, kept: OnceLock::new(), vault: ways.vault.clone(), ends: false }
     }
 
     /// The same, held by PID 1 under the number `id` already.
-    pub(super) fn adopt(mut self, id: u64) -> Self {
-        self.kept = self.vault.adopt(id, &self.slot());
-        if let Some(kept) = &self.kept {
+    pub(super) fn adopt(self, id: u64) -> Self {
+        if let Some(kept) = self.vault.adopt(id, &self.slot()) {
+            let kept = self.kept.get_or_init(|| kept);
             self.slot.is_kept(id);
             // One who crashed in the middle of giving it away may have saved more than it gave.
             let _ = kept.state().map(|saved| self.slot.engage(|state| *state = saved));
@@ -124,7 +140,7 @@ impl Live {
 
     /// Whether PID 1 holds it, too, so that it survives this process.
     pub fn is_stashed(&self) -> bool {
-        self.kept.is_some()
+        self.kept.get().is_some()
     }
 
     /// Gives PID 1 a copy of the connection, with what was [saved](Self::save) for it, and waits until
@@ -136,11 +152,16 @@ impl Live {
     /// [`StashError::Silent`] when another process has taken over meanwhile: let it [rest](Self::rest),
     /// and it goes there.
     pub async fn stash(&mut self) -> Result<(), StashError> {
-        if self.kept.is_none() {
+        self.stash_shared().await
+    }
+
+    /// As [`stash`](Self::stash), from a shared reference: one task at a time.
+    pub(crate) async fn stash_shared(&self) -> Result<(), StashError> {
+        if !self.is_stashed() {
             let state = self.slot.engage(|state| state.clone()).map_err(|Moved| StashError::Silent)?;
             let kept = self.vault.stash(&self.slot(), &state).await?;
             self.slot.is_kept(kept.id());
-            self.kept = Some(kept);
+            self.kept.get_or_init(|| kept);
         }
         Ok(())
     }
@@ -155,7 +176,7 @@ impl Live {
     pub fn save(&self, state: &[u8]) -> Result<(), StateError> {
         self.vault.check(state)?;
         let saved = self.slot.engage(|old| {
-            if let Some(kept) = &self.kept {
+            if let Some(kept) = self.kept.get() {
                 kept.save(state)?;
             }
             old.clear();
@@ -190,7 +211,7 @@ impl Live {
     /// `WouldBlock` for more than is there; `NotConnected` when it lives on elsewhere; else what recv(2)
     /// says.
     pub fn consume(&self, bytes: usize) -> io::Result<()> {
-        self.slot.engage(|_| ())?;
+        self.engage()?;
         self.slot.socket().consume(bytes)
     }
 
@@ -227,13 +248,32 @@ impl Live {
         self.slot.cease_to_rest();
     }
 
-    /// As [`AsyncRead::poll_read`], from a shared reference.
+    /// It is this process' again.
+    ///
+    /// Errors: it lives on elsewhere.
+    pub(crate) fn engage(&self) -> Result<(), Moved> {
+        self.slot.engage(|_| ())
+    }
+
+    /// Whether nobody takes it, now that this process serves no longer.
+    #[cfg(feature = "http")]
+    pub(crate) fn stays(&self) -> bool {
+        self.slot.stays()
+    }
+
+    /// Most bytes that can be saved for it.
+    #[cfg(feature = "http")]
+    pub(crate) fn most_state(&self) -> usize {
+        self.vault.most_state()
+    }
+
+    /// As [`AsyncRead::poll_read`], from a shared reference, for who hears from [`poll_rest`](Self::poll_rest)
+    /// that it lives on elsewhere.
     pub(crate) fn poll_read_shared(
         &self,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.slot.is_here()?;
         let stream = self.slot.socket();
         loop {
             ready!(stream.poll_readable(context))?;
@@ -252,8 +292,18 @@ impl Live {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.slot.engage(|_| ())?;
+        self.engage()?;
         self.slot.socket().poll_write_shared(context, bytes)
+    }
+
+    /// As [`AsyncWrite::poll_write_vectored`], from a shared reference.
+    pub(crate) fn poll_write_vectored_shared(
+        &self,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.engage()?;
+        self.slot.socket().poll_write_vectored_shared(context, parts)
     }
 
     /// Ends the connection; also while the service stops, when dropping it would leave it with PID 1.
@@ -281,6 +331,7 @@ impl AsyncRead for Live {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.slot.is_here()?;
         self.poll_read_shared(context, buffer)
     }
 }
@@ -290,12 +341,24 @@ impl AsyncWrite for Live {
         self.poll_write_shared(context, bytes)
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored_shared(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.slot.engage(|_| ())?;
+        self.engage()?;
         Poll::Ready(self.slot.socket().end_sending())
     }
 }

@@ -141,7 +141,6 @@ impl Retreat {
             let _ = elder.link.send(&Report::Stopping, &[]);
         }
         self.announce(&post, &[NotifyState::Stopping]).await;
-        self.giver.call_for_good();
         let mut drained = pin!(drained(self.drain.clone(), begun));
         let (mut finished, mut extended) = (self.drain.finished(), None::<Instant>);
         let mut outcome = None;

@@ -347,7 +347,9 @@ impl Steward {
     async fn stop(self, tell: oneshot::Sender<Why>, begun: oneshot::Receiver<()>) -> Outcome {
         let Self { means, drain, elders, confirmed, .. } = self;
         let Means { options, signals, predecessor, post, scribe, vault, .. } = means;
-        let giver = predecessor.stop();
+        let mut giver = predecessor.stop();
+        // Before anybody can know that this process serves no longer, there is somebody who takes.
+        giver.call_for_good();
         drain.begin();
         let _ = tell.send(Why::Told);
         // Not confirmed: PID 1 may never have heard of us, and waits to restart the service.

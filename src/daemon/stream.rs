@@ -14,6 +14,7 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, unix};
 
+use crate::sys::stream::receive;
 use crate::upgrade::moves::Family;
 
 /// How much is taken out of the kernel's buffer at a time.
@@ -30,7 +31,7 @@ pub enum Stream {
 }
 
 /// Who connected.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Peer {
     /// An address and a port.
@@ -115,7 +116,7 @@ impl Stream {
     }
 
     /// Ready when there may be something to read.
-    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, stream => stream.poll_read_ready(context))
     }
 
@@ -123,13 +124,21 @@ impl Stream {
     ///
     /// Errors: `WouldBlock` if nothing is, else what recv(2) says.
     pub(super) fn read_now(&self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
-        let read = each!(self, stream => stream.try_read(buffer.initialize_unfilled()))?;
-        buffer.advance(read);
-        Ok(())
+        let (room, mut short) = (buffer.remaining(), false);
+        let attempt = || {
+            let read = receive(self.as_fd(), buffer)?;
+            // epoll(7): who got less than asked for has emptied the kernel's buffer. To say so saves the call
+            // that finds nothing.
+            short = 0 < read && read < room;
+            if short { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        };
+        let read = each!(self, stream => stream.try_io(Interest::READABLE, attempt));
+        if short { Ok(()) } else { read }
     }
 
     /// As [`AsyncWrite::poll_write`], from a shared reference.
-    pub(super) fn poll_write_shared(
+    #[inline]
+    pub(crate) fn poll_write_shared(
         &self,
         context: &mut Context<'_>,
         bytes: &[u8],
@@ -143,14 +152,30 @@ impl Stream {
         }
     }
 
+    /// As [`AsyncWrite::poll_write_vectored`], from a shared reference.
+    #[inline]
+    pub(crate) fn poll_write_vectored_shared(
+        &self,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(each!(self, stream => stream.poll_write_ready(context)))?;
+            match each!(self, stream => stream.try_write_vectored(parts)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
     /// Ends it for everybody who has a copy of the socket: shutdown(2).
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         // An error says that it has ended.
         let _ = shutdown(self.as_fd().as_raw_fd(), Shutdown::Both);
     }
 
     /// Ends our half of the conversation: shutdown(2), SHUT_WR.
-    pub(super) fn end_sending(&self) -> io::Result<()> {
+    pub(crate) fn end_sending(&self) -> io::Result<()> {
         Ok(shutdown(self.as_fd().as_raw_fd(), Shutdown::Write)?)
     }
 }

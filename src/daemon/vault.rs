@@ -167,10 +167,15 @@ impl Vault {
         self.state_file().ok_or(too_large)?.save_service(state)
     }
 
+    /// Most bytes of state of a connection.
+    pub(super) fn most_state(&self) -> usize {
+        let of_file = self.state_file().map(|file| file.shape().cell_bytes as usize);
+        of_file.unwrap_or(self.0.options.state_bytes)
+    }
+
     /// Whether the state of a connection fits.
     pub(super) fn check(&self, state: &[u8]) -> Result<(), StateError> {
-        let of_file = self.state_file().map(|file| file.shape().cell_bytes as usize);
-        let most = of_file.unwrap_or(self.0.options.state_bytes);
+        let most = self.most_state();
         match state.len() {
             bytes if bytes <= most => Ok(()),
             bytes => Err(StateError::TooLarge { bytes, most, option: "state_bytes" }),

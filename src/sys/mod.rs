@@ -15,4 +15,5 @@ pub(crate) mod process;
 pub(crate) mod scm;
 pub(crate) mod seqpacket;
 pub(crate) mod spawn;
+pub(crate) mod stream;
 pub(crate) mod watch;

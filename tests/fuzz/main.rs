@@ -22,8 +22,9 @@ mod target {
             "record" => fuzz::record,
             "address" => fuzz::address,
             "failure" => fuzz::failure,
+            "http" => fuzz::http,
             "unit" => fuzz::unit,
-            _ => panic!("{TARGET}={name:?}: wanted listen, link, state, record, address, failure or unit"),
+            _ => panic!("{TARGET}={name:?}: wanted listen, link, state, record, address, failure, http or unit"),
         }
     });
 

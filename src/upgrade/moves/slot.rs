@@ -49,6 +49,8 @@ struct Inner {
     awaited: Option<Waker>,
     /// Whether the giver has been told that it rests, and has not looked yet.
     told: bool,
+    /// Whether it was offered for good, and not taken.
+    refused: bool,
     /// Whether another process may have a copy of the socket.
     lent: bool,
     /// The number of its entry with PID 1.
@@ -102,7 +104,15 @@ impl From<Moved> for io::Error {
 impl<S> Slot<S> {
     /// A connection that is busy, at `place` in the exchange.
     pub(super) fn new(exchange: Exchange, place: usize, family: Family, socket: S, state: Vec<u8>) -> Self {
-        let inner = Inner { phase: Phase::Busy, awaited: None, told: false, lent: false, id: None, state };
+        let inner = Inner {
+            phase: Phase::Busy,
+            awaited: None,
+            told: false,
+            refused: false,
+            lent: false,
+            id: None,
+            state,
+        };
         Self { exchange, place, family, inner: Mutex::new(inner), socket }
     }
 
@@ -185,6 +195,12 @@ impl<S> Slot<S> {
         lock(&self.inner).state.clone()
     }
 
+    /// Whether nobody takes it any more, once it has been decided that this process serves no longer.
+    #[cfg(feature = "http")]
+    pub(crate) fn stays(&self) -> bool {
+        !self.exchange.follows() || lock(&self.inner).refused
+    }
+
     /// PID 1 holds it under this number, too.
     pub(crate) fn is_kept(&self, id: u64) {
         lock(&self.inner).id = Some(id);
@@ -207,14 +223,25 @@ impl<S> Slot<S> {
     }
 
     /// When it is not being decided whose it is.
+    // Inlined, because every request goes through here, and hardly one has to wait.
+    #[inline]
     fn decided(&self) -> MutexGuard<'_, Inner> {
+        let inner = lock(&self.inner);
+        if !matches!(inner.phase, Phase::Sealed(_)) {
+            return inner;
+        }
+        drop(inner);
+        self.decided_at_last()
+    }
+
+    #[cold]
+    fn decided_at_last(&self) -> MutexGuard<'_, Inner> {
         loop {
+            drop(self.exchange.decide());
             let inner = lock(&self.inner);
             if !matches!(inner.phase, Phase::Sealed(_)) {
                 return inner;
             }
-            drop(inner);
-            drop(self.exchange.decide());
         }
     }
 }
@@ -240,7 +267,9 @@ impl<S: ?Sized> Slot<S> {
 
     /// The offer is void: it rests as before, if it was not withdrawn.
     pub(crate) fn back(&self, batch: u64) {
+        let refused = self.exchange.follows();
         self.step(Phase::Offered(batch), Phase::Resting);
+        lock(&self.inner).refused |= refused;
     }
 
     /// From here on nobody engages it, until [`reopen`](Self::reopen) or [`gone`](Self::gone). `false` if

@@ -31,7 +31,7 @@ impl Connection {
     }
 
     /// Sends a request, perhaps as the last one.
-    fn send(&mut self, last: bool) {
+    pub(crate) fn send(&mut self, last: bool) {
         let request = match last {
             true => "GET / HTTP/1.1\r\nHost: hello\r\nConnection: close\r\n\r\n",
             false => "GET / HTTP/1.1\r\nHost: hello\r\n\r\n",
@@ -40,7 +40,7 @@ impl Connection {
     }
 
     /// Receives an answer, and the end after the last one; who answered.
-    fn answer(&mut self, last: bool) -> u32 {
+    pub(crate) fn answer(&mut self, last: bool) -> u32 {
         let mut len = 0;
         let pid = loop {
             let more = self.stream.read(&mut self.buffer[len..]).expect("receive an answer");

@@ -9,6 +9,7 @@
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a benchmark: what fails, ends it")]
 
 mod client;
+mod http;
 mod moving;
 mod request;
 mod restoring;
@@ -25,9 +26,10 @@ use std::process::{Command, ExitCode};
 /// A group by its name on the command line, and what measures it.
 type Group = (&'static str, fn(&mut table::Table));
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     ("upgrade", upgrade::measure),
     ("request", request::measure),
+    ("http", http::measure),
     ("weight", weight::measure),
     ("moving", moving::measure),
     ("stashing", stashing::measure),
@@ -62,7 +64,8 @@ fn main() -> ExitCode {
 /// Cargo builds the program for a benchmark, but not the examples.
 fn build_samples() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let examples = ["plain", "paved", "live", "lab"].map(|name| ["--example", name]);
+    let examples =
+        ["plain", "paved", "axum_plain", "axum_moving", "live", "lab"].map(|name| ["--example", name]);
     let mut build = Command::new(cargo);
     build.args(["build", "--release", "--quiet"]).args(examples.as_flattened());
     let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status();

@@ -1,4 +1,5 @@
-//! What a request costs through the paved path, beside the same service on plain tokio.
+//! What a request costs through the paved path, beside the same service on plain tokio; and through the
+//! chapter http, beside the same one on plain axum.
 //!
 //! Instructions are those of user space, of one request more: start and end of the program cancel out.
 //! Time is that of the whole, the kernel and the client in it, measured in turns and on one CPU: the
@@ -34,16 +35,40 @@ enum Use {
     NewConnection,
 }
 
+/// Two samples that serve the same.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair {
+    /// Their names.
+    plain: &'static str,
+    ours: &'static str,
+    /// What the plain one is.
+    beside: &'static str,
+    /// What ours may cost.
+    bound: (&'static str, f64),
+}
+
+/// The paved path.
+const TOKIO: Pair = Pair { plain: "plain", ours: "paved", beside: "plain tokio", bound: ("< 1.01", 1.01) };
+
+/// The chapter http.
+pub(crate) const AXUM: Pair =
+    Pair { plain: "axum_plain", ours: "axum_moving", beside: "plain axum", bound: ("< 1.02", 1.02) };
+
 /// Requests on a connection that stays, and on new ones.
 pub(crate) fn measure(table: &mut Table) {
+    compare(table, TOKIO);
+}
+
+/// The same for any pair.
+pub(crate) fn compare(table: &mut Table, pair: Pair) {
     let counted = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_ok();
     if counted {
-        table.add(&instructions("request, keep-alive: instructions", Use::KeepAlive, true));
-        table.add(&instructions("request, new connection: instructions", Use::NewConnection, false));
+        table.add(&instructions(pair, "request, keep-alive: instructions", Use::KeepAlive, true));
+        table.add(&instructions(pair, "request, new connection: instructions", Use::NewConnection, false));
     }
     on_one_cpu(|| {
-        table.add(&time("request, keep-alive: time", Use::KeepAlive, !counted));
-        table.add(&time("request, new connection: time", Use::NewConnection, true));
+        table.add(&time(pair, "request, keep-alive: time", Use::KeepAlive, !counted));
+        table.add(&time(pair, "request, new connection: time", Use::NewConnection, true));
     });
 }
 
@@ -59,12 +84,12 @@ fn on_one_cpu(work: impl FnOnce()) {
     sched_setaffinity(this_thread, &allowed).expect("to use all CPUs again");
 }
 
-fn instructions(what: &'static str, connections: Use, promised: bool) -> Row<'static> {
-    let [plain, paved] = ["plain", "paved"].map(|name| {
+fn instructions(pair: Pair, what: &'static str, connections: Use, promised: bool) -> Row<'static> {
+    let [plain, ours] = [pair.plain, pair.ours].map(|name| {
         let [short, long] = RUNS.map(|requests| count(name, connections, requests));
         (long - short) as f64 / (RUNS[1] - RUNS[0]) as f64
     });
-    row(what, format!("{paved:.0}"), format!("{plain:.0} plain tokio"), paved / plain, promised)
+    row(pair, what, format!("{ours:.0}"), format!("{plain:.0} {}", pair.beside), ours / plain, promised)
 }
 
 /// Instructions of one run, as callgrind counts them.
@@ -81,14 +106,14 @@ fn count(name: &str, connections: Use, requests: u64) -> u64 {
     collected.unwrap_or_else(|| panic!("no count in what valgrind said:\n{said}"))
 }
 
-fn time(what: &'static str, connections: Use, promised: bool) -> Row<'static> {
-    let services = ["plain", "paved"].map(|name| started(Command::new(sample(name)).env_clear()));
+fn time(pair: Pair, what: &'static str, connections: Use, promised: bool) -> Row<'static> {
+    let services = [pair.plain, pair.ours].map(|name| started(Command::new(sample(name)).env_clear()));
     let batch = |(_, address): &(Child, SocketAddr)| {
         let begin = Instant::now();
         ask(*address, connections, BATCH);
         begin.elapsed().as_secs_f64() / BATCH as f64 * 1e6
     };
-    let (mut plain, mut paved, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut plain, mut ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..PAIRS {
         // Whoever comes second finds the caches as the first left them.
         let (one, other) = if pair % 2 == 0 {
@@ -99,18 +124,31 @@ fn time(what: &'static str, connections: Use, promised: bool) -> Row<'static> {
             (batch(&services[0]), other)
         };
         plain.push(one);
-        paved.push(other);
+        ours.push(other);
         ratios.push(other / one);
     }
     for (mut service, _) in services {
         service.kill().and_then(|()| service.wait()).expect("end the service");
     }
-    let [plain, paved] = [plain, paved].map(|times| format!("{:.2} µs", median(&times)));
-    row(what, paved, format!("{plain} plain tokio"), median(&ratios), promised)
+    let [plain, ours] = [plain, ours].map(|times| format!("{:.2} µs", median(&times)));
+    row(pair, what, ours, format!("{plain} {}", pair.beside), median(&ratios), promised)
 }
 
-fn row(what: &'static str, measured: String, beside: String, ratio: f64, promised: bool) -> Row<'static> {
-    Row { what, measured, beside, ratio: Some(ratio), bound: promised.then_some(("< 1.01", ratio < 1.01)) }
+fn row(
+    pair: Pair,
+    what: &'static str,
+    measured: String,
+    beside: String,
+    ratio: f64,
+    promised: bool,
+) -> Row<'static> {
+    Row {
+        what,
+        measured,
+        beside,
+        ratio: Some(ratio),
+        bound: promised.then_some((pair.bound.0, ratio < pair.bound.1)),
+    }
 }
 
 fn ask(address: SocketAddr, connections: Use, requests: usize) {

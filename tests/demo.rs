@@ -184,12 +184,13 @@ fn indent(sentence: &str) -> String {
 
 /// What the clients saw.
 fn sum_up(tally: &Tally, ink: &Ink) {
-    let Tally { requests, connections, failures, pids, slowest } = tally;
+    let Tally { requests, connections, closes, failures, pids, slowest } = tally;
     let saw = |sight| failures.iter().filter(|loss| loss.sight == sight).count();
     let (refused, reset, cut) = (saw(Sight::Refused), saw(Sight::Reset), saw(Sight::Cut));
-    let (late, other) = (saw(Sight::Late), saw(Sight::Other));
+    let (late, other) = (saw(Sight::Late), saw(Sight::Wrong) + saw(Sight::Other));
     println!("\nWhat the clients saw");
     println!("  answered   {requests} requests on {connections} connections, by {} processes", pids.len());
+    println!("  kept       all but {closes} connections that the service ended between two requests");
     println!("  lost       {refused} refused, {reset} reset, {cut} cut, {late} timed out, {other} wrong");
     println!("  slowest    {:.1} ms", slowest.as_secs_f64() * 1000.0);
     for loss in failures.iter().take(10) {

@@ -16,8 +16,9 @@ on_every_systemd! {
         assert!(!old.has_left(), "it has a request to answer");
         let answer = client.answer().unwrap();
         assert_eq!(answer.pid(), Some(old.pid));
-        assert!(answer.last, "it takes no further request");
+        assert!(!answer.last);
         old.leaves();
+        assert_eq!(client.get("/", false).unwrap().pid(), Some(web.main_pid()), "the next is another's");
         load.stop().assert_nothing_lost();
     }
 
@@ -45,17 +46,18 @@ on_every_systemd! {
         let load = web.load();
         let old = web.main();
         let mut held = web.connect_to(&old);
+        held.begin("/").unwrap();
         web.upgrade();
         let new = web.main();
         load.pass(20);
         for _ in 0..50 {
             assert_eq!(web.get("/").pid(), Some(new.pid));
         }
-        assert!(!old.has_left(), "a connection holds it");
+        assert!(!old.has_left(), "a request holds it");
         assert_eq!(old.listening(), 0);
         // The service's and the one that takes requests for upgrades.
         assert_eq!(new.listening(), 2);
-        assert!(held.get("/", false).unwrap().last);
+        assert_eq!(held.finish().unwrap().pid(), Some(old.pid));
         old.leaves();
         load.stop().assert_nothing_lost();
     }
@@ -66,14 +68,16 @@ on_every_systemd! {
         let web = Web::boot_with(systemd, &drop_in);
         let load = web.load();
         let old = web.main();
-        let [mut stream, mut idle, mut late] = [(); 3].map(|()| web.connect_to(&old));
+        let [mut stream, mut half, mut late] = [(); 3].map(|()| web.connect_to(&old));
+        half.begin("/").unwrap();
+        late.begin("/").unwrap();
         stream.send("/stream?ms=60000", false).unwrap();
         stream.head().unwrap();
         let before = Instant::now();
         web.upgrade();
         let after = Instant::now();
-        let idle = std::thread::spawn(move || {
-            assert_eq!(idle.end().unwrap(), "");
+        let half = std::thread::spawn(move || {
+            assert_eq!(half.end().unwrap(), "");
             Instant::now()
         });
 
@@ -82,15 +86,14 @@ on_every_systemd! {
             // Every 100 ms, until the deadline.
             stream.chunk().expect("STATUS= says who drains");
         }
-        let answer = late.get("/", false).unwrap();
-        assert!(answer.pid() == Some(old.pid) && answer.last, "{answer:?}");
+        assert_eq!(late.finish().unwrap().pid(), Some(old.pid));
 
         let loss = std::iter::repeat_with(|| stream.chunk()).find_map(Result::err).unwrap();
         assert_eq!(loss.sight, Sight::Cut);
         let stream_ended = Instant::now();
-        let idle_ended = idle.join().unwrap();
+        let half_ended = half.join().unwrap();
         old.leaves();
-        for ended in [stream_ended, idle_ended] {
+        for ended in [stream_ended, half_ended] {
             assert!(ended - before >= DEADLINE, "ended after {:?}", ended - before);
             assert!(ended - after < DEADLINE + Duration::from_millis(500), "ended after {:?}", ended - after);
         }

@@ -4,6 +4,7 @@
 
 #[macro_use]
 mod lab;
+mod crowd;
 mod gate;
 mod load;
 mod process;
@@ -17,6 +18,7 @@ mod corners;
 mod credentials;
 mod drain;
 mod failures;
+mod http;
 mod keeper;
 mod kill;
 mod reload;
@@ -29,3 +31,7 @@ mod upgrade;
 /// What the sample `keeper` keeps of a session, with its unit tests.
 #[path = "services/session.rs"]
 mod session;
+
+/// The bytes that the sample `web` answers with.
+#[path = "services/pattern.rs"]
+mod pattern;

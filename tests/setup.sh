@@ -8,6 +8,9 @@ if [ "$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then
     command -v cc > /dev/null || packages+=(gcc libc6-dev)
     # libFuzzer is C++.
     [ "${0##*/}" != run ] || command -v c++ > /dev/null || packages+=(g++)
+    # Clients that other people wrote.
+    [ "${0##*/}" != run ] || command -v curl > /dev/null || packages+=(curl)
+    [ "${0##*/}" != run ] || command -v wrk > /dev/null || packages+=(wrk)
     command -v mmdebstrap > /dev/null || packages+=(mmdebstrap)
     [ -e /usr/share/doc/debian-archive-keyring ] || packages+=(debian-archive-keyring)
     if [ ${#packages[@]} -gt 0 ]; then

@@ -194,6 +194,15 @@ impl Steward {
         if self.generation > 1 {
             self.announce(&text, &[NotifyState::Errno(0)]).await;
         }
+        match self.serve(watchdog, &mut text).await {
+            Some(pid) => self.retire(pid, tell, begun).await,
+            None => self.stop(tell, begun).await,
+        }
+    }
+
+    /// Does what comes, until another process serves, which is returned, or this one is to stop.
+    async fn serve(&mut self, watchdog: Option<Watchdog>, text: &mut watch::Receiver<String>) -> Option<i32> {
+        // It goes no further than this: half done, it would keep everybody else from asking PID 1.
         let (mut proof, mut proven) = (pin!(self.means.vault.clone().confirm()), false);
         loop {
             let event = tokio::select! {
@@ -203,7 +212,7 @@ impl Steward {
                     Caught::Stop => Event::Terminate,
                 },
                 change = Elder::next_change(&mut self.elders) => {
-                    self.note(change, &text).await;
+                    self.note(change, text).await;
                     continue;
                 }
                 trouble = &mut proof, if !proven => {
@@ -211,16 +220,16 @@ impl Steward {
                     trouble.into_iter().for_each(|what| self.means.scribe.write(Phase::NotKept { what }));
                     continue;
                 }
-                () = changed(&mut text) => {
-                    self.announce(&text, &[]).await;
+                () = changed(text) => {
+                    self.announce(text, &[]).await;
                     continue;
                 }
                 () = feed(watchdog, &self.means.post) => continue,
             };
-            match self.carry_out(event, &text).await {
+            match self.carry_out(event, text).await {
                 None | Some(Turn::Events(_)) => {}
-                Some(Turn::Retire(pid)) => return self.retire(pid, tell, begun).await,
-                Some(Turn::Stop) => return self.stop(tell, begun).await,
+                Some(Turn::Retire(pid)) => return Some(pid),
+                Some(Turn::Stop) => return None,
             }
         }
     }

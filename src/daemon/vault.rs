@@ -131,6 +131,8 @@ impl Vault {
                     drop(stashed.leave());
                     self.memory().is_stashed(&name);
                 }
+                // As in development: that is no news.
+                Err(Refused { error: StashError::NoManager, .. }) => return,
                 Err(Refused { error, .. }) => return self.trouble(format!("{name}: {error}")),
             }
         }

@@ -113,6 +113,13 @@ impl Wire {
         self.connection.is_leaving() && self.live.stays()
     }
 
+    /// Whether the connection goes elsewhere as soon as it is between two requests. If it turns out that
+    /// it does not, whoever awaits the end of its rest is woken.
+    #[inline]
+    fn goes(&self) -> bool {
+        self.connection.is_leaving() && !self.live.stays()
+    }
+
     /// PID 1 holds the connection from here on.
     pub(super) fn is_kept(&self) {
         self.kept.store(true, Relaxed);
@@ -172,6 +179,11 @@ impl Wire {
     }
 
     fn poll_read(&self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.goes() && self.awaits_head.load(Relaxed) && !self.ahead.load(Relaxed) {
+            // What the client sends next is for the one who serves now, however soon it comes.
+            self.dry.store(true, Relaxed);
+            return Poll::Pending;
+        }
         if self.must_save_busy() {
             // Before a byte leaves the kernel, and only then.
             ready!(self.live.stream().poll_readable(context))?;

@@ -1,17 +1,15 @@
 //! Ten thousand idle connections, moved in one upgrade; and what becomes of them when it fails on the way.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::Signal;
 
 use super::talk::Talk;
 use super::{Keeper, RELOAD, TCP};
+use crate::crowd::{MANY, Stopped, gather, room, successor};
 use crate::gate::soon;
 use crate::lab::finish;
 use crate::process::Process;
-
-const MANY: usize = 10_000;
 
 const SERVICE: &str = "keeper.service";
 const KEEPER: &str = "/usr/bin/keeper";
@@ -20,12 +18,9 @@ const HANDOVER: &str = "/usr/bin/handover";
 /// Not stashed: PID 1 compares each with all that it holds already, which takes it seconds for so many.
 const SETTINGS: &str = "Environment=KEEPER_STASH=no\n";
 
-/// There are descriptors for one crowd at a time.
-static ROOM: Mutex<()> = Mutex::new(());
-
 on_every_systemd! {
     fn ten_thousand_connections_move_in_one_upgrade(systemd) {
-        let _room = ROOM.lock().unwrap_or_else(PoisonError::into_inner);
+        let _room = room();
         let keeper = Keeper::boot(systemd, SETTINGS);
         let timed = || {
             let begin = Instant::now();
@@ -51,7 +46,7 @@ on_every_systemd! {
     }
 
     fn an_upgrade_that_fails_in_any_phase_leaves_every_connection_where_it_was(systemd) {
-        let _room = ROOM.lock().unwrap_or_else(PoisonError::into_inner);
+        let _room = room();
         let keeper = Keeper::boot(systemd, SETTINGS);
         let mut crowd = Crowd::gather(&keeper);
         let main = keeper.main_pid();
@@ -77,9 +72,9 @@ on_every_systemd! {
             old.signal(Signal::STOP);
             let reload = keeper.machine.spawn(&RELOAD);
             soon("a helper", || Process::running(&keeper.machine, SERVICE, HANDOVER, &[]).is_some());
-            let pid_1 = Stopped::pid_1(&keeper);
+            let pid_1 = Stopped::pid_1(&keeper.machine);
             old.signal(Signal::CONT);
-            let successor = successor(&keeper, main);
+            let successor = successor(&keeper.machine, SERVICE, KEEPER, main);
             soon("connections move", || successor.descriptors() >= moved);
             successor.signal(Signal::KILL);
             successor.leaves();
@@ -92,7 +87,7 @@ on_every_systemd! {
         // The command of ExecReload= is killed in the middle, and nobody waits for the end of that: it may be
         // too late for an abort, but each is served by one process.
         let reload = keeper.machine.spawn(&RELOAD);
-        let successor = successor(&keeper, main);
+        let successor = successor(&keeper.machine, SERVICE, KEEPER, main);
         let helper = Process::running(&keeper.machine, SERVICE, HANDOVER, &[]).expect("a helper");
         soon("connections move", || successor.descriptors() >= 1000 || successor.has_left());
         helper.signal(Signal::KILL);
@@ -115,43 +110,12 @@ on_every_systemd! {
     }
 }
 
-/// The process that is to take over from `main`, as soon as it runs the program.
-fn successor(keeper: &Keeper, main: u32) -> Process {
-    let mut found = None;
-    soon("a successor", || {
-        found = Process::running(&keeper.machine, SERVICE, KEEPER, &[main]);
-        found.is_some()
-    });
-    found.unwrap()
-}
-
-/// PID 1 of a machine, which does nothing until this is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn pid_1(keeper: &Keeper) -> Self {
-        let pid = Pid::from_raw(keeper.machine.pid1().cast_signed()).unwrap();
-        kill_process(pid, Signal::STOP).unwrap();
-        Self(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        kill_process(self.0, Signal::CONT).unwrap();
-    }
-}
-
 /// The connections, idle but when they are asked. Each has a value of its own.
 struct Crowd(Vec<Talk>);
 
 impl Crowd {
     fn gather(keeper: &Keeper) -> Self {
-        let most = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: most.maximum, ..most }).unwrap();
-        assert!(most.maximum.is_none_or(|most| most > 12_000), "ulimit -n allows only {most:?}");
-        let open = || (0..MANY).map(|_| Talk::open(&TCP)).collect::<Result<Vec<_>, _>>();
-        let mut crowd = keeper.machine.enter_network(open).unwrap();
+        let mut crowd = gather(&keeper.machine, || Talk::open(&TCP));
         for (number, talk) in crowd.iter_mut().enumerate() {
             assert_eq!(talk.ask(&format!("SET n {number}")), "ok");
         }

@@ -1,38 +1,38 @@
-//! A sample service: HTTP/1.1 with keep-alive on the socket named `web`.
+//! A sample service: HTTP/1.1 with keep-alive, HTTP/2 and WebSocket on the socket named `web`.
 //!
 //! | request | answer |
 //! |---|---|
-//! | `/` | `pid N` and `version V`, V from the environment variable WEB_VERSION |
-//! | `/slow?ms=N` | the same after N ms |
+//! | `/`, also POST | `pid N` and `version V`, V from the environment variable WEB_VERSION |
+//! | `/slow?ms=N`, also POST | the same after N ms |
 //! | `/stream?ms=N` | a line every 100 ms, for N ms |
+//! | POST `/echo` | the body, while it comes |
+//! | POST `/reverse` | the body backwards, when all of it is there |
+//! | `/bytes?length=N` | N bytes of a pattern; with `&chunked` in chunks |
+//! | `/login?name=NAME` | `hello NAME`, who is logged in on this connection from now on |
+//! | `/whoami` | that name, or `nobody` |
+//! | `/ws` | a WebSocket that says what it hears, and goodbye when the process is to end |
+//!
+//! With `number=N` in the query the answer is that request's own: `/` repeats the number, and the pattern
+//! of `/bytes` is another one for each.
+//!
+//! Its connections live on in the next process, with who is logged in on each. WEB_KEEP says which of them
+//! survive a crash: none, or with `idle:N` or `all:N` so many at most.
 //!
 //! It fails on purpose when WEB_FAIL, or the first line of the file named by WEB_FAIL_FILE, says so:
 //! `init-exit` (exit 1 while it initialises), `init-hang` (before handover is reached), `init-error` (says
 //! why), `never-ready`, `crash-after-ready`. WEB_DRAIN_MS and WEB_INIT_MS set its deadlines, WEB_SOCKET
-//! the name of the socket that it wants.
-//!
-//! While the process retires, a response says `Connection: close`; an idle connection is left open,
-//! because a request may be on its way.
+//! the name of the socket that it wants, WEB_STATE=W:R the version of what it knows of a connection and the
+//! oldest one that can read it.
 
 #![expect(clippy::print_stderr, reason = "systemd has it in the journal")]
 
-use std::convert::Infallible;
+mod pages;
+mod pattern;
+
 use std::time::Duration;
 
-use handover::daemon::{Daemon, Error, Options, Stream};
-use handover::drain::Drain;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{CONNECTION, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
-
-type Body = BoxBody<Bytes, Infallible>;
+use handover::daemon::{Daemon, Error, Options};
+use handover::http::{Connection, Http, Keep};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -53,12 +53,14 @@ async fn main() -> Result<(), Error> {
     }
     let socket = std::env::var("WEB_SOCKET").unwrap_or_else(|_| "web".to_string());
     let listener = daemon.listener_or_bind(&socket, "127.0.0.1:8080")?;
+    // From here on this program takes connections that others have accepted.
+    let connections = daemon.connections();
     let serving = daemon.ready().await?;
     if failure == "crash-after-ready" {
         std::process::abort();
     }
-    let drain = serving.drain().clone();
-    let _ = serving.serve(listener, move |stream, _peer| converse(stream, drain.clone())).await;
+    let pages = pages::routes().into_make_service_with_connect_info::<Connection>();
+    let _ = http().serve(serving, listener, connections, pages).await;
     Ok(())
 }
 
@@ -75,9 +77,23 @@ async fn hang(how: &str) {
     std::future::pending().await
 }
 
+/// How HTTP is served.
+fn http() -> Http {
+    let keep = std::env::var("WEB_KEEP").unwrap_or_default();
+    let keep = keep.split_once(':').and_then(|(which, most)| Some((which, most.parse().ok()?)));
+    Http::new().keep(match keep {
+        Some(("idle", most)) => Keep::Idle(most),
+        Some(("all", most)) => Keep::All(most),
+        _ => Keep::None,
+    })
+}
+
 fn options() -> Options {
     let milliseconds = |name| Some(Duration::from_millis(std::env::var(name).ok()?.parse().ok()?));
-    let mut options = Options::default();
+    let versions = std::env::var("WEB_STATE").unwrap_or_default();
+    let versions = versions.split_once(':').and_then(|(w, r)| Some((w.parse().ok()?, r.parse().ok()?)));
+    let (written, readable_by) = versions.unwrap_or((1, 1));
+    let mut options = Options::default().state_version(written, readable_by);
     if let Some(deadline) = milliseconds("WEB_DRAIN_MS") {
         options = options.drain_deadline(deadline);
     }
@@ -85,74 +101,4 @@ fn options() -> Options {
         options = options.init_deadline(deadline);
     }
     options
-}
-
-/// Serves one connection, request after request.
-async fn converse(stream: Stream, drain: Drain) {
-    let service = service_fn(|request| answer(request, drain.clone()));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .serve_connection(TokioIo::new(stream), service);
-    // A client that went away is no news.
-    let _ = connection.await;
-}
-
-async fn answer(request: Request<Incoming>, drain: Drain) -> Result<Response<Body>, Infallible> {
-    let milliseconds = milliseconds(request.uri().query());
-    let mut response = match request.uri().path() {
-        "/" => Response::new(full(greeting())),
-        "/slow" => {
-            sleep(milliseconds).await;
-            Response::new(full(greeting()))
-        }
-        "/stream" => Response::new(lines(milliseconds)),
-        path => {
-            let mut response = Response::new(full(format!("nothing at {path}\n")));
-            *response.status_mut() = StatusCode::NOT_FOUND;
-            response
-        }
-    };
-    if drain.ending() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    Ok(response)
-}
-
-fn greeting() -> String {
-    let version = std::env::var("WEB_VERSION").unwrap_or_else(|_| "1".to_string());
-    format!("pid {}\nversion {version}\n", std::process::id())
-}
-
-/// `ms=N`; nothing is 0.
-fn milliseconds(query: Option<&str>) -> Duration {
-    let number = query.and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("ms=")));
-    Duration::from_millis(number.and_then(|number| number.parse().ok()).unwrap_or(0))
-}
-
-fn full(text: String) -> Body {
-    Full::new(Bytes::from(text)).boxed()
-}
-
-/// A line every 100 ms.
-fn lines(total: Duration) -> Body {
-    let (sender, receiver) = mpsc::channel::<Bytes>(1);
-    let until = Instant::now() + total;
-    tokio::spawn(async move {
-        let mut number = 0;
-        while Instant::now() < until {
-            let line = Bytes::from(format!("line {number} from pid {}\n", std::process::id()));
-            // A client that went away needs no more lines.
-            if sender.send(line).await.is_err() {
-                return;
-            }
-            number += 1;
-            sleep(Duration::from_millis(100)).await;
-        }
-    });
-    let frames = futures_util::stream::unfold(receiver, |mut receiver| async {
-        let line = receiver.recv().await?;
-        Some((Ok(Frame::data(line)), receiver))
-    });
-    StreamBody::new(frames).boxed()
 }

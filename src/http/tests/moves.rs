@@ -130,6 +130,7 @@ async fn a_body_is_read_to_its_end_where_it_began() {
     client
         .send("POST /read HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
         .await;
+    assert!(!old.has_resting().await);
     old.retire();
     assert!(!old.has_resting().await);
     client.send("5\r\nworld\r\n0\r\n\r\n").await;
@@ -221,4 +222,42 @@ async fn a_connection_that_is_engaged_while_it_is_on_offer_is_served_here() {
     assert_eq!(client.get("/2").await, "old /2");
     assert!(!slots[0].give(batch), "it was withdrawn");
     assert_eq!(client.get("/3").await, "old /3");
+}
+
+#[tokio::test]
+async fn what_comes_to_a_process_that_serves_no_longer_is_left_for_the_one_that_does() {
+    let (mut old, new) = (Process::new("old"), Process::new("new"));
+    let mut client = old.connect();
+    assert_eq!(client.get("/1").await, "old /1");
+    old.retire();
+    let (batch, slots) = soon(old.giver.next_offers()).await.into_parts();
+    client.send("GET /2 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    let socket = slots[0].as_fd().try_clone_to_owned().unwrap();
+    assert!(slots[0].give(batch), "nobody can withdraw it");
+    new.serve(socket, Origin::Moved, b"");
+    assert_eq!(client.response().await.1, "new /2");
+}
+
+#[tokio::test]
+async fn what_was_left_for_another_process_is_answered_when_that_does_not_take_it() {
+    for link_is_lost in [false, true] {
+        let mut old = Process::new("old");
+        let mut client = old.connect();
+        assert_eq!(client.get("/1").await, "old /1");
+        old.retire();
+        let (batch, slots) = soon(old.giver.next_offers()).await.into_parts();
+        client.send("GET /2 HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        match link_is_lost {
+            true => old.giver.take_back(),
+            false => slots.iter().for_each(|slot| slot.back(batch)),
+        }
+        let (head, body) = client.response().await;
+        assert!(body == "old /2" && head.contains("connection: close"), "{head}");
+    }
 }

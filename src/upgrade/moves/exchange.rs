@@ -73,9 +73,15 @@ impl Exchange {
         self.0.told.notify_one();
     }
 
-    /// Whether the giver is to be told from now on who comes to rest.
+    /// Whether the giver is to be told from now on who comes to rest. Those who rested in the belief that
+    /// they would go are woken when they will not.
     pub(super) fn follow(&self, follows: bool) {
-        self.0.follows.store(follows, SeqCst);
+        let followed = self.0.follows.swap(follows, SeqCst);
+        if followed && !follows {
+            let slots: Vec<_> =
+                lock(&self.0.register).slots.iter().map(|(_, slot)| Arc::clone(slot)).collect();
+            slots.iter().for_each(|slot| slot.wake());
+        }
     }
 
     /// Waits for somebody to come to rest. Cancel safe.

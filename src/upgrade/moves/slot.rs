@@ -265,11 +265,21 @@ impl<S: ?Sized> Slot<S> {
         Offering::Made
     }
 
-    /// The offer is void: it rests as before, if it was not withdrawn.
+    /// The offer is void: it rests as before, if it was not withdrawn. Where it was for good, its task is
+    /// woken.
     pub(crate) fn back(&self, batch: u64) {
         let refused = self.exchange.follows();
         self.step(Phase::Offered(batch), Phase::Resting);
-        lock(&self.inner).refused |= refused;
+        if refused {
+            lock(&self.inner).refused = true;
+            self.wake();
+        }
+    }
+
+    /// Wakes whoever awaits the end of its rest: it has not come, but neither will what it waited for.
+    pub(super) fn wake(&self) {
+        let waker = lock(&self.inner).awaited.clone();
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// From here on nobody engages it, until [`reopen`](Self::reopen) or [`gone`](Self::gone). `false` if

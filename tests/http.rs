@@ -1,0 +1,11 @@
+//! HTTP over upgrades and restarts: clients whose connections go on, and who notice nothing.
+
+mod conversations;
+mod crowd;
+mod cuts;
+mod outside;
+mod restarts;
+mod script;
+mod streams;
+mod upgrades;
+mod websocket;

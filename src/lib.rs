@@ -19,6 +19,7 @@
 //! | [`manual`] | what survives, what is lost, and what to do about it |
 //! | `unit` | systemd.unit(5): services and sockets as their files describe them (feature `cli`) |
 //! | `manager` | org.freedesktop.systemd1 from outside (feature `cli`) |
+//! | `pid1` | a stand-in for PID 1, for where no systemd runs (feature `cli`) |
 //! | `cli` | words for people (feature `cli`) |
 
 // A blank line between them, or rustfmt would sort them.
@@ -47,6 +48,9 @@ pub mod unit;
 
 #[cfg(feature = "cli")]
 pub mod manager;
+
+#[cfg(feature = "cli")]
+pub mod pid1;
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -9,6 +9,8 @@ mod gate;
 mod load;
 mod process;
 mod sessions;
+#[macro_use]
+mod standin;
 mod web;
 
 mod activation;
@@ -16,11 +18,13 @@ mod boot;
 mod callers;
 mod corners;
 mod credentials;
+mod demo;
 mod drain;
 mod failures;
 mod http;
 mod keeper;
 mod kill;
+mod pid1;
 mod reload;
 mod settings;
 mod store;

@@ -13,6 +13,13 @@ if [ "$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then
     [ "${0##*/}" != run ] || command -v wrk > /dev/null || packages+=(wrk)
     command -v mmdebstrap > /dev/null || packages+=(mmdebstrap)
     [ -e /usr/share/doc/debian-archive-keyring ] || packages+=(debian-archive-keyring)
+    # Clients of sd_notify(3) that are not ours, for the stand-in to be judged by.
+    if [ "${0##*/}" = run ]; then
+        command -v systemd-notify > /dev/null || packages+=(systemd)
+        for package in python3-sdnotify python3-systemd libsystemd-dev; do
+            [ -e "/usr/share/doc/$package" ] || packages+=("$package")
+        done
+    fi
     if [ ${#packages[@]} -gt 0 ]; then
         step apt-get update -qq
         step env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"

@@ -29,7 +29,7 @@ pub(crate) enum Exit {
     TimeUp,
     /// 10 to 39, 42 and more: what the ExecReload= helper exited with.
     Helper(u8),
-    /// 40: there is no bus, or no systemd on it, or it went away.
+    /// 40: there is no bus, or no systemd on it, or it went away; or no stand-in answers.
     NoBus,
     /// 41: another job of the unit rules out a reload.
     Busy,
@@ -107,10 +107,13 @@ impl From<&Refusal> for Exit {
 impl From<&Error> for Exit {
     fn from(error: &Error) -> Self {
         match error {
-            Error::NoBus { .. } | Error::NoManager { .. } | Error::BusLost { .. } => Self::NoBus,
+            Error::NoBus { .. }
+            | Error::NoManager { .. }
+            | Error::BusLost { .. }
+            | Error::NoStandin { .. } => Self::NoBus,
             Error::AccessDenied { .. } => Self::AccessDenied,
             Error::NoAnswer { .. } => Self::TimeUp,
-            Error::Unwatchable { .. } | Error::Call { .. } => Self::Failed,
+            Error::Unwatchable { .. } | Error::Standin { .. } | Error::Call { .. } => Self::Failed,
         }
     }
 }

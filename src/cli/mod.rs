@@ -5,13 +5,18 @@
 //! This chapter never decides anything that a library chapter could decide, and never calls exit(3):
 //! `main` returns.
 
+mod ctl;
+mod demo;
 mod exit;
+mod pid1;
 mod record;
 mod reload;
 mod timespan;
 mod upgrade;
 mod words;
 
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -31,10 +36,17 @@ struct Cli {
 enum Command {
     Upgrade(upgrade::Upgrade),
     Reload(reload::Reload),
+    Pid1(pid1::Pid1),
+    Ctl(ctl::Ctl),
+    Demo(demo::Demo),
 }
 
 /// Does what the command line says. `handover upgrade --help` lists the exit statuses.
 pub fn main() -> ExitCode {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    if called.is_some_and(|called| called.file_name() == Some(OsStr::new("systemctl"))) {
+        return ctl::as_systemctl();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -46,6 +58,31 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Upgrade(command) => command.run().into(),
         Command::Reload(command) => command.run().into(),
+        Command::Pid1(command) => command.run().into(),
+        Command::Ctl(command) => command.run(),
+        Command::Demo(command) => command.run().into(),
+    }
+}
+
+/// Adds what systemctl(1) adds: a name without the suffix of a unit type is a service's.
+fn unit_name(name: &str) -> String {
+    const TYPES: [&str; 11] = [
+        ".service",
+        ".socket",
+        ".target",
+        ".device",
+        ".mount",
+        ".automount",
+        ".swap",
+        ".timer",
+        ".path",
+        ".slice",
+        ".scope",
+    ];
+    if TYPES.iter().any(|suffix| name.ends_with(suffix)) {
+        name.to_owned()
+    } else {
+        format!("{name}.service")
     }
 }
 
@@ -53,6 +90,14 @@ pub fn main() -> ExitCode {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_name_without_the_suffix_of_a_unit_type_is_that_of_a_service() {
+        assert_eq!(unit_name("web"), "web.service");
+        assert_eq!(unit_name("web.service"), "web.service");
+        assert_eq!(unit_name("shop@de.example"), "shop@de.example.service");
+        assert_eq!(unit_name("web.socket"), "web.socket");
+    }
 
     #[test]
     fn the_command_line_is_one_that_clap_can_parse() {

@@ -83,6 +83,8 @@ impl<'a> Record<'a> {
             Error::NoAnswer { .. } => "no-answer",
             Error::BusLost { .. } => "bus-lost",
             Error::Unwatchable { .. } => "unwatchable",
+            Error::NoStandin { .. } => "no-standin",
+            Error::Standin { .. } => "standin",
             Error::Call { .. } => "call-failed",
         };
         let (outcome, reason) = ("error", Some(reason));

@@ -1,12 +1,14 @@
 //! `handover upgrade`: the command.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
 use super::exit::Exit;
 use super::record::Record;
 use super::timespan::Timespan;
+use super::unit_name;
 use super::words::Words;
 use crate::manager::{self, Error, Manager, Options, Report, Scope, Verdict};
 
@@ -25,7 +27,7 @@ Exit status (of several units, that of the first that was not upgraded):
    9  the time is up; what was begun goes on
   10 to 39, 42 and more  the upgrade failed: the exit status of the ExecReload= helper, which `handover
       reload --help` explains; 200 and more are systemd's own, see systemd.exec(5)
-  40  no bus, or no systemd on it
+  40  no bus, or no systemd on it; or no stand-in answers
   41  another job of the unit rules out a reload";
 
 /// Upgrade services: reload each, follow it, and tell who serves.
@@ -35,6 +37,10 @@ pub(crate) struct Upgrade {
     /// Ask the calling user's own manager, not PID 1
     #[arg(long)]
     user: bool,
+    /// Ask the `handover pid1` with this control socket or runtime folder; without this, one is found by
+    /// itself where no systemd runs
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "user")]
+    standin: Option<PathBuf>,
     /// Print one JSON object a line for each unit
     #[arg(long)]
     json: bool,
@@ -76,10 +82,15 @@ impl Upgrade {
             Wait::Drained => manager::Wait::Drained,
         };
         let options = Options { wait, timeout: self.timeout.0 };
-        let words = Words::new(scope);
-        let manager = Manager::connect(scope).await;
+        let manager = match &self.standin {
+            Some(address) => Ok(Manager::standin(address)),
+            None if self.user => Manager::connect(scope).await,
+            None => Manager::find(scope).await,
+        };
+        let standin = manager.as_ref().is_ok_and(Manager::is_standin);
+        let words = if standin { Words::of_standin() } else { Words::new(scope) };
         let mut first = Exit::Success;
-        for unit in self.units.iter().map(|unit| service_name(unit)) {
+        for unit in self.units.iter().map(|unit| unit_name(unit)) {
             let exit = match &manager {
                 Ok(manager) => match manager::upgrade(manager, &unit, options).await {
                     Ok(report) => self.tell(&words, &report),
@@ -127,28 +138,6 @@ impl Upgrade {
     }
 }
 
-/// Adds what systemctl(1) adds: a name without the suffix of a unit type is a service's.
-fn service_name(name: &str) -> String {
-    const TYPES: [&str; 11] = [
-        ".service",
-        ".socket",
-        ".target",
-        ".device",
-        ".mount",
-        ".automount",
-        ".swap",
-        ".timer",
-        ".path",
-        ".slice",
-        ".scope",
-    ];
-    if TYPES.iter().any(|suffix| name.ends_with(suffix)) {
-        name.to_owned()
-    } else {
-        format!("{name}.service")
-    }
-}
-
 /// One line for stdout, at once. A reader that has gone changes nothing about the upgrade.
 fn say(line: &str) {
     let mut out = io::stdout().lock();
@@ -158,17 +147,4 @@ fn say(line: &str) {
 /// One line for stderr.
 fn complain(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_without_the_suffix_of_a_unit_type_is_that_of_a_service() {
-        assert_eq!(service_name("web"), "web.service");
-        assert_eq!(service_name("web.service"), "web.service");
-        assert_eq!(service_name("shop@de.example"), "shop@de.example.service");
-        assert_eq!(service_name("web.socket"), "web.socket");
-    }
 }

@@ -18,6 +18,11 @@ impl Words {
         Self { systemctl }
     }
 
+    /// Words for those who ask a stand-in.
+    pub(crate) fn of_standin() -> Self {
+        Self { systemctl: "handover ctl" }
+    }
+
     /// One line about one upgrade. Text of the service's is in it: nothing in it moves the cursor.
     pub(crate) fn report(&self, report: &Report) -> String {
         let (unit, systemctl, seconds) = (&report.unit, self.systemctl, report.took.as_secs_f64());
@@ -79,7 +84,7 @@ impl Words {
     /// What kept us from asking or knowing, and what to do about it.
     pub(crate) fn error(&self, unit: &str, error: &Error) -> String {
         let hint = match error {
-            Error::AccessDenied { .. } => access_hint(unit),
+            Error::AccessDenied { .. } if self.systemctl != "handover ctl" => access_hint(unit),
             _ => String::new(),
         };
         format!("{}{hint}", plain(&format!("{unit}: {error}")))

@@ -200,9 +200,16 @@ impl Live {
         }
         self.slot.is_here()?;
         let stream = self.slot.socket();
-        // Gone, with somebody to hear of it: nothing can be read here any more.
-        let gone = || Err(io::ErrorKind::WouldBlock.into());
-        stream.when_readable(|| self.slot.read(|| stream.look(buffer, known)).unwrap_or_else(gone)).await
+        loop {
+            // What cannot be read here is no `WouldBlock`: a peer that has ended its half is readable for
+            // ever, and this would look for ever.
+            let look = || self.slot.read(|| stream.look(buffer, known)).transpose();
+            match stream.when_readable(look).await? {
+                Some(seen) => return Ok(seen),
+                // Whoever awaits the end of its rest is woken, in this same task.
+                None => until_woken().await,
+            }
+        }
     }
 
     /// Takes `bytes` that were [peeked](Self::peek) out of the kernel's buffer: they are answered.
@@ -323,6 +330,15 @@ impl Drop for Live {
             (Left::Here, None) => {}
         }
     }
+}
+
+/// Resolves when the task is polled again, for whatever reason.
+async fn until_woken() {
+    let mut woken = false;
+    std::future::poll_fn(
+        |_| if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending },
+    )
+    .await;
 }
 
 impl AsyncRead for Live {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use zbus::connection::Builder;
@@ -10,6 +11,7 @@ use zbus::{Connection, OwnedObjectPath};
 
 use super::proxy::ManagerProxy;
 use super::service::Service;
+use super::standin::Standin;
 
 /// How long one call may take. systemd answers in milliseconds; polkit may have to ask somebody.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -70,6 +72,20 @@ pub enum Error {
         /// The call, or the signal that was waited for.
         call: &'static str,
     },
+    /// Nobody answers at the address of a stand-in.
+    #[error("no `handover pid1` answers at {}: {source}; is it running, and is this its --runtime?", address.display())]
+    NoStandin {
+        /// The control socket.
+        address: PathBuf,
+        /// What was tried, and what came of it.
+        source: io::Error,
+    },
+    /// The stand-in says no.
+    #[error("`handover pid1` says: {said}")]
+    Standin {
+        /// Its words.
+        said: String,
+    },
     /// The old process cannot be waited for.
     #[error("cannot wait for process {pid}, the main one: {source}; wait for `switched` only")]
     Unwatchable {
@@ -113,19 +129,60 @@ impl Error {
     }
 }
 
-/// A connection to a manager.
+/// A manager that can be asked.
 #[derive(Debug)]
 pub struct Manager {
-    bus: Connection,
-    proxy: ManagerProxy<'static>,
+    pub(crate) way: Way,
+}
+
+/// How it is asked.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// systemd, over a bus.
+    Bus(Bus),
+    /// The stand-in, over its control socket.
+    Standin(Standin),
 }
 
 impl Manager {
-    /// Connects, and makes sure that a systemd answers. Needs a tokio runtime with I/O and time.
+    /// Connects to systemd, and makes sure that it answers. Needs a tokio runtime with I/O and time.
     ///
     /// The user's bus is the session's (DBUS_SESSION_BUS_ADDRESS), and if no systemd is on that,
     /// `$XDG_RUNTIME_DIR/bus`.
     pub async fn connect(scope: Scope) -> Result<Self, Error> {
+        Ok(Self { way: Way::Bus(Bus::connect(scope).await?) })
+    }
+
+    /// The stand-in at `address`: its control socket, or its runtime folder.
+    pub fn standin(address: &Path) -> Self {
+        Self { way: Way::Standin(Standin::at(address)) }
+    }
+
+    /// systemd where it runs; else the stand-in that this user, or root, has started.
+    pub async fn find(scope: Scope) -> Result<Self, Error> {
+        if !sd_notify::booted().unwrap_or(false)
+            && let Some(standin) = Standin::find()
+        {
+            return Ok(Self { way: Way::Standin(standin) });
+        }
+        Self::connect(scope).await
+    }
+
+    /// Whether it is the stand-in.
+    pub fn is_standin(&self) -> bool {
+        matches!(self.way, Way::Standin(_))
+    }
+}
+
+/// A connection to systemd.
+#[derive(Debug)]
+pub(crate) struct Bus {
+    bus: Connection,
+    proxy: ManagerProxy<'static>,
+}
+
+impl Bus {
+    async fn connect(scope: Scope) -> Result<Self, Error> {
         match scope {
             Scope::System => Self::ask(scope, Builder::system()).await,
             Scope::User => match Self::ask(scope, Builder::session()).await {

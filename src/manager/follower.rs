@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use zbus::{OwnedObjectPath, fdo};
 
-use super::connect::{Error, Manager};
+use super::connect::{Bus, Error};
 use super::proxy::{JobRemoved, JobRemovedStream};
 use super::service::Service;
 use super::state::{ActiveState, Snapshot};
@@ -32,7 +32,7 @@ pub(crate) enum Reload {
 
 /// The signals about one service, and what they told.
 pub(crate) struct Follower<'a> {
-    manager: &'a Manager,
+    manager: &'a Bus,
     service: &'a Service,
     jobs: JobRemovedStream,
     changes: fdo::PropertiesChangedStream,
@@ -45,11 +45,7 @@ pub(crate) struct Follower<'a> {
 
 impl<'a> Follower<'a> {
     /// Asks for the signals about `service`, whose Id is `unit`, and for no others.
-    pub(crate) async fn attach(
-        manager: &'a Manager,
-        service: &'a Service,
-        unit: &str,
-    ) -> Result<Self, Error> {
+    pub(crate) async fn attach(manager: &'a Bus, service: &'a Service, unit: &str) -> Result<Self, Error> {
         let failed = |e| Error::from_call("the subscription to systemd's signals", e);
         let jobs = manager.proxy().receive_job_removed_with_args(&[(2, unit)]).await.map_err(failed)?;
         let changes = service.changes().await.map_err(failed)?;

@@ -25,6 +25,9 @@
 //! The InvocationID is the proof that the unit never left `active`: systemd makes a new one at every
 //! start, however short the gap, and never when only the main process changes.
 //!
+//! Where no systemd runs there may be the stand-in of `handover pid1`. It is asked over a socket of its own
+//! (`wire`), without signals: its answer to a reload comes when the reload has ended.
+//!
 //! This chapter never starts, stops or restarts a unit, never changes its files, never speaks the
 //! service's own protocol, and prints nothing: words are the business of `cli`.
 
@@ -32,9 +35,11 @@ mod connect;
 mod follower;
 mod proxy;
 mod service;
+pub(crate) mod standin;
 mod state;
 mod upgrade;
 mod verdict;
+pub(crate) mod wire;
 
 pub use connect::{Error, Manager, Scope};
 pub use state::{ActiveState, End, FdStore, Helper};

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use zbus::fdo;
 
-use super::connect::{Error, Manager};
+use super::connect::{Bus, Error, Manager, Way};
 use super::follower::{Follower, Reload, until};
 use super::service::Service;
+use super::standin;
 use super::state::{FdStore, Snapshot};
 use super::verdict::{Observation, Refusal, Verdict, judge, refuse, survival};
 use crate::sys::pidfd::Pidfd;
@@ -67,14 +68,20 @@ pub struct Report {
 /// Errors are what kept us from asking or from knowing; what systemd and the service decided is in
 /// the report.
 pub async fn upgrade(manager: &Manager, unit: &str, options: Options) -> Result<Report, Error> {
-    let report = |unit: String, verdict| Report {
-        unit,
-        verdict,
-        took: Duration::ZERO,
-        drain: Drain::NotAwaited,
-        outdated: false,
-        store: None,
-    };
+    match &manager.way {
+        Way::Bus(bus) => over_bus(bus, unit, options).await,
+        Way::Standin(standin) => standin::upgrade(standin, unit, options).await,
+    }
+}
+
+/// A report of which only the verdict is known.
+pub(crate) fn report(unit: String, verdict: Verdict) -> Report {
+    let (took, drain) = (Duration::ZERO, Drain::NotAwaited);
+    Report { unit, verdict, took, drain, outdated: false, store: None }
+}
+
+/// An upgrade by systemd.
+async fn over_bus(manager: &Bus, unit: &str, options: Options) -> Result<Report, Error> {
     let path = match manager.proxy().load_unit(unit).await {
         Ok(path) => path,
         Err(error) => return bad_name(error).map(|why| report(unit.to_owned(), Verdict::Refused(why))),
@@ -140,7 +147,12 @@ async fn hold(service: &Service) -> Result<(Snapshot, io::Result<OwnedFd>), Erro
 }
 
 /// Waits until the old process, which handed over at `since`, has exited.
-async fn drained(pid: u32, old: OwnedFd, since: Instant, deadline: Option<Instant>) -> Result<Drain, Error> {
+pub(crate) async fn drained(
+    pid: u32,
+    old: OwnedFd,
+    since: Instant,
+    deadline: Option<Instant>,
+) -> Result<Drain, Error> {
     let failed = |source| Error::Unwatchable { pid, source };
     let old = Watched::new(old).map_err(failed)?;
     tokio::select! {

@@ -9,9 +9,11 @@
 pub(crate) mod adopt;
 pub(crate) mod dgram;
 pub(crate) mod kind;
+pub(crate) mod listen;
 pub(crate) mod memfd;
 pub(crate) mod pidfd;
 pub(crate) mod process;
+pub(crate) mod same;
 pub(crate) mod scm;
 pub(crate) mod seqpacket;
 pub(crate) mod spawn;

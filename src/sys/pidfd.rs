@@ -47,7 +47,12 @@ impl Pidfd {
 
     /// Sends a signal; to a process that is gone already it is ESRCH.
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) -> io::Result<()> {
-        let (fd, number) = (self.fd.as_raw_fd(), signal as libc::c_int);
+        self.signal_number(signal as libc::c_int)
+    }
+
+    /// The same with the number of a signal, which may be a real-time one.
+    pub(crate) fn signal_number(&self, number: libc::c_int) -> io::Result<()> {
+        let fd = self.fd.as_raw_fd();
         // SAFETY: a null siginfo and no flags: the kernel reads nothing of ours.
         let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, 0, 0) };
         Errno::result(sent)?;

@@ -13,6 +13,7 @@
 //! This file never waits for a child's end: that is its parent's to do, and its parent is not us.
 
 mod environment;
+mod ours;
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -26,6 +27,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 
 use self::environment::Environment;
 pub(crate) use self::environment::Variable;
+pub(crate) use self::ours::{Resource, Started, Step, Terms, User, raise_limit, start};
 use super::pidfd::Pidfd;
 use super::scm;
 

@@ -35,7 +35,7 @@ impl Signal {
     }
 
     /// Reads `SIGTERM`, `TERM`, `15`, `RTMIN+3`, `SIGRTMAX-2`.
-    pub(super) fn read(text: &str) -> Result<Self, String> {
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
         let wrong = || "wanted a signal: SIGTERM, TERM, 15, RTMIN+3".to_owned();
         if text.starts_with(|c: char| c.is_ascii_digit() || c == '+') {
             return value::signed32(text).ok().and_then(Self::from_number).ok_or_else(wrong);

@@ -156,6 +156,43 @@ async fn a_request_that_comes_while_it_is_on_offer_is_served_here() {
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
 }
 
+#[tokio::test]
+async fn a_request_that_comes_when_another_process_serves_goes_there_with_its_connection() {
+    for moves in [true, false] {
+        let mut upgrade = Upgrade::new();
+        let (live, mut client) = upgrade.accept();
+        upgrade.giver.call_for_good();
+        let mut byte = [0];
+        let mut request = Box::pin(async {
+            tokio::select! {
+                biased;
+                () = live.rest() => None,
+                seen = live.peek(&mut byte, 0) => Some(seen.unwrap()),
+            }
+        });
+        assert!(soon(&mut request).await.is_none());
+        upgrade.prepare();
+        client.write_all(b"x").unwrap();
+        live.stream().readable().await;
+        assert!(soon(&mut request).await.is_none(), "a client without a pause moves, too");
+        if moves {
+            assert_eq!(upgrade.commit().len(), 1);
+        } else {
+            upgrade.giver.take_back();
+        }
+        let served_here = tokio::time::timeout(LONG, request).await.unwrap();
+        assert_eq!(served_here, (!moves).then_some(1));
+    }
+}
+
+impl Stream {
+    /// Waits until the runtime knows that there is something to read.
+    async fn readable(&self) {
+        let Self::Unix(stream) = self else { panic!("of another kind") };
+        stream.readable().await.unwrap();
+    }
+}
+
 impl Live {
     /// As hyper reads: from a shared reference.
     async fn read_once(&self) -> usize {
@@ -184,21 +221,28 @@ async fn a_rest_that_is_cancelled_makes_it_this_process_again() {
 
 #[tokio::test]
 async fn who_reads_beside_a_rest_never_hears_of_the_move_there() {
-    let mut upgrade = Upgrade::new();
-    let (live, mut client) = upgrade.accept();
-    let mut rest = Box::pin(live.rest());
-    assert!(soon(&mut rest).await.is_none());
-    upgrade.prepare();
-    let arrivals = upgrade.commit();
-    client.write_all(b"x").unwrap();
-    let mut buffer = [0; 8];
-    tokio::select! {
-        biased;
-        seen = live.peek(&mut buffer, 0) => panic!("{seen:?}"),
-        _ = live.read_once() => panic!("it read what is another's"),
-        () = &mut rest => {}
+    for ended in [false, true] {
+        let mut upgrade = Upgrade::new();
+        let (live, mut client) = upgrade.accept();
+        let mut rest = Box::pin(live.rest());
+        assert!(soon(&mut rest).await.is_none());
+        upgrade.prepare();
+        let arrivals = upgrade.commit();
+        client.write_all(b"x").unwrap();
+        if ended {
+            // From here on the socket is readable for ever.
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        live.stream().readable().await;
+        let mut buffer = [0; 8];
+        tokio::select! {
+            biased;
+            seen = live.peek(&mut buffer, 0) => panic!("{seen:?}"),
+            _ = live.read_once() => panic!("it read what is another's"),
+            () = &mut rest => {}
+        }
+        assert_eq!(arrivals.len(), 1);
     }
-    assert_eq!(arrivals.len(), 1);
 }
 
 #[tokio::test]

@@ -173,8 +173,8 @@ impl<S> Slot<S> {
         if inner.phase == Phase::Gone && inner.awaited.is_none() { Err(Moved) } else { Ok(()) }
     }
 
-    /// Tries to read, and engages it if there was anything. `None` if it is gone and somebody will hear
-    /// that from [`poll_rest`](Self::poll_rest).
+    /// Tries to read, and engages it if there was anything. `None` if it is gone, or as good as gone, and
+    /// somebody awaits the end of its rest, who is woken when that is or when it can be read again.
     ///
     /// Errors: [`Moved`] if nobody will; else what `attempt` says. It must not block.
     pub(crate) fn read<T>(&self, attempt: impl FnOnce() -> io::Result<T>) -> Option<io::Result<T>> {
@@ -182,6 +182,11 @@ impl<S> Slot<S> {
         let mut inner = self.decided();
         if inner.phase == Phase::Gone {
             return inner.awaited.is_none().then(|| Err(Moved.into()));
+        }
+        // A client in a hurry would withdraw each offer, and stay with a process that is to go.
+        let goes = matches!(inner.phase, Phase::Offered(_)) && !inner.refused && self.exchange.follows();
+        if goes && inner.awaited.is_some() {
+            return None;
         }
         let done = attempt();
         if !matches!(&done, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {

@@ -1,0 +1,201 @@
+//! The stand-in for PID 1 from outside: one question a connection, and the same upgrade as of systemd's.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, timeout};
+
+use super::connect::{CALL_TIMEOUT, Error};
+use super::follower::until;
+use super::state::{ActiveState, End, FdStore, Helper, Snapshot};
+use super::upgrade::{Options, Report, Wait, drained, report};
+use super::verdict::{Observation, Refusal, Seen, Verdict, judge, refuse, survival};
+use super::wire::{self, Job, MOST_REPLY_BYTES, Refused, Reply, Request, Run, Unit};
+use crate::sys::pidfd::Pidfd;
+
+/// The name of the folder with a stand-in's sockets, below its runtime folder.
+const FOLDER: &str = "handover";
+
+/// The runtime folder of a stand-in that this user would start: /run for root, the user's
+/// XDG_RUNTIME_DIR, else a folder of the user's own below the temporary one.
+pub(crate) fn runtime_folder() -> PathBuf {
+    let uid = nix::unistd::geteuid();
+    if uid.is_root() {
+        return "/run".into();
+    }
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    own.unwrap_or_else(|| std::env::temp_dir().join(format!("handover-{uid}")))
+}
+
+/// The folder with the sockets of the stand-in whose runtime folder is `runtime`.
+pub(crate) fn folder_in(runtime: &Path) -> PathBuf {
+    runtime.join(FOLDER)
+}
+
+/// The control socket in a stand-in's folder.
+pub(crate) fn control_in(folder: &Path) -> PathBuf {
+    folder.join("control")
+}
+
+/// A stand-in, by its control socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Standin {
+    control: PathBuf,
+}
+
+impl Standin {
+    /// The one at `address`: its control socket, or its runtime folder.
+    pub(crate) fn at(address: &Path) -> Self {
+        let control = if address.is_dir() { control_in(&folder_in(address)) } else { address.to_owned() };
+        Self { control }
+    }
+
+    /// The one that this user, or root, has started without saying where; `None` if there is none.
+    pub(crate) fn find() -> Option<Self> {
+        let places = [runtime_folder(), "/run".into()].map(|runtime| control_in(&folder_in(&runtime)));
+        places.into_iter().find(|control| control.exists()).map(|control| Self { control })
+    }
+
+    /// Asks something; the answer takes as long as it takes.
+    pub(crate) async fn ask(&self, request: &Request) -> Result<Reply, Error> {
+        let lost = |source| Error::NoStandin { address: self.control.clone(), source };
+        let mut socket = UnixStream::connect(&self.control).await.map_err(lost)?;
+        socket.write_all(&wire::line(request)).await.map_err(lost)?;
+        let mut line = Vec::new();
+        let most = MOST_REPLY_BYTES as u64;
+        socket.take(most).read_to_end(&mut line).await.map_err(lost)?;
+        if line.is_empty() {
+            return Err(lost(io::ErrorKind::UnexpectedEof.into()));
+        }
+        wire::read(&line).map_err(|why| lost(io::Error::new(io::ErrorKind::InvalidData, why)))
+    }
+
+    /// The same for what takes no time.
+    async fn ask_at_once(&self, request: &Request) -> Result<Reply, Error> {
+        let answered = timeout(CALL_TIMEOUT, self.ask(request)).await;
+        answered.map_err(|_| Error::NoAnswer { call: "the stand-in" })?
+    }
+
+    /// What is known of a unit.
+    pub(crate) async fn show(&self, unit: &str) -> Result<Unit, Error> {
+        match self.ask_at_once(&Request::Show { unit: unit.to_owned() }).await? {
+            Reply::Unit(unit) => Ok(*unit),
+            Reply::Refused { reason: Refused::AccessDenied, message } => {
+                Err(Error::AccessDenied { said: message })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// An answer to another question.
+fn unexpected(reply: &Reply) -> Error {
+    let said = match reply {
+        Reply::Refused { message, .. } => message.clone(),
+        other => format!("an answer to another question: {other:?}"),
+    };
+    Error::Standin { said }
+}
+
+/// What a look at a unit showed.
+fn snapshot(unit: &Unit) -> Snapshot {
+    let text = |name: &str| unit.properties.get(name).cloned().unwrap_or_default();
+    let number = |name: &str| text(name).parse().unwrap_or(0);
+    Snapshot {
+        load_state: text("LoadState"),
+        can_reload: text("CanReload") == "yes",
+        outdated: text("NeedDaemonReload") == "yes",
+        status: text("StatusText"),
+        errno: text("StatusErrno").parse().unwrap_or(0),
+        helpers: unit.exec_reload.iter().map(helper).collect(),
+        reload_result: text("ReloadResult"),
+        result: text("Result"),
+        control_pid: number("ControlPID"),
+        main_pid: number("MainPID"),
+        sub_state: text("SubState"),
+        active: ActiveState::from_word(&text("ActiveState")),
+        invocation: text("InvocationID").into_bytes(),
+    }
+}
+
+fn helper(run: &Run) -> Helper {
+    Helper {
+        command: run.command.clone(),
+        pid: run.pid,
+        started_usec: run.started_usec,
+        end: run.exited.map(End::Exited).or(run.killed.map(End::Killed)),
+        may_fail: run.may_fail,
+    }
+}
+
+/// Reloads `unit` and follows it to its end, as [`super::upgrade`] does of systemd's.
+pub(crate) async fn upgrade(standin: &Standin, unit: &str, options: Options) -> Result<Report, Error> {
+    let refused = |why| Ok(report(unit.to_owned(), Verdict::Refused(why)));
+    if !unit.ends_with(".service") {
+        return refused(Refusal::NotAService);
+    }
+    let (first, old) = match options.wait {
+        Wait::Switched => (standin.show(unit).await?, None),
+        Wait::Drained => hold(standin, unit).await.map(|(shown, old)| (shown, Some(old)))?,
+    };
+    let before = snapshot(&first);
+    if let Some(why) = refuse(&before) {
+        return refused(why);
+    }
+    let (pid, outdated) = (before.main_pid, before.outdated);
+    let old = old.transpose().map_err(|source| Error::Unwatchable { pid, source })?;
+    let asked = Instant::now();
+    let deadline = options.timeout.and_then(|patience| asked.checked_add(patience));
+    let request = Request::Job { unit: unit.to_owned(), job: Job::Reload, or_fail: true, no_block: false };
+    let reply = tokio::select! {
+        reply = standin.ask(&request) => Some(reply?),
+        () = until(deadline) => None,
+    };
+    let took = asked.elapsed();
+    let job = match reply {
+        Some(Reply::Job { result, .. }) => Some(result),
+        Some(Reply::Refused { reason: Refused::Busy | Refused::Ending, message }) => {
+            return refused(Refusal::Busy { said: message });
+        }
+        Some(Reply::Refused { reason: Refused::NotFound, .. }) => return refused(Refusal::NotFound),
+        Some(Reply::Refused { reason: Refused::NotApplicable, .. }) => {
+            return refused(Refusal::NotReloadable);
+        }
+        Some(other) => return Err(unexpected(&other)),
+        None => None,
+    };
+    let last = standin.show(unit).await?;
+    let store = Some(FdStore {
+        held: number(&last, "NFileDescriptorStore"),
+        most: number(&last, "FileDescriptorStoreMax"),
+    });
+    // A service that left `active` and came back has a new InvocationID: there is nothing else to see.
+    let seen = Seen { left_active: false, status_changed: last.statuses != first.statuses };
+    let observed = Observation { before, seen, job, after: snapshot(&last) };
+    let mut report = Report { took, outdated, store, ..report(unit.to_owned(), judge(&observed)) };
+    if let (Verdict::Switched { .. }, Some(old)) = (&report.verdict, old) {
+        report.drain = drained(pid, old, asked + took, deadline).await?;
+        let later = Observation { after: snapshot(&standin.show(unit).await?), ..observed };
+        report.verdict = survival(&later).unwrap_or(report.verdict);
+    }
+    Ok(report)
+}
+
+fn number(unit: &Unit, name: &str) -> u32 {
+    unit.properties.get(name).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Looks at the service and takes hold of its main process, the same one, or says why not.
+async fn hold(standin: &Standin, unit: &str) -> Result<(Unit, io::Result<OwnedFd>), Error> {
+    loop {
+        let pid = number(&standin.show(unit).await?, "MainPID");
+        let held = Pidfd::open(pid.cast_signed()).map(OwnedFd::from);
+        let now = standin.show(unit).await?;
+        if number(&now, "MainPID") == pid {
+            return Ok((now, held));
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! A socket unit at work: its sockets, open before anything is started, and the traffic that starts it.
+//!
+//! ```text
+//!   dead --start--> listening --traffic--> running (the service has it) --the service is down--> listening
+//!                      |                      |
+//!                      |                      +--the service was started too often--> failed
+//!                      +--traffic too often, or a hang-up--> failed
+//! ```
+//!
+//! Whoever fails closes its sockets; what is open stays the same over every restart of the service.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::sys::listen::{self, Kind, Options, Place};
+use crate::unit::{Address, BindIpv6Only, Listen, ListenKind, Socket, SocketProtocol};
+
+use super::rate::Rate;
+
+/// SubState= of a socket unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Dead,
+    Listening,
+    Running,
+    Failed,
+}
+
+impl State {
+    /// As `systemctl show -p SubState` has it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Listening => "listening",
+            Self::Running => "running",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// ActiveState=.
+    pub(crate) fn active(self) -> crate::manager::ActiveState {
+        match self {
+            Self::Dead => crate::manager::ActiveState::Inactive,
+            Self::Failed => crate::manager::ActiveState::Failed,
+            Self::Listening | Self::Running => crate::manager::ActiveState::Active,
+        }
+    }
+}
+
+/// One socket unit.
+#[derive(Debug)]
+pub(crate) struct SocketUnit {
+    pub(crate) name: String,
+    pub(crate) settings: Arc<Socket>,
+    pub(crate) state: State,
+    /// Result=, in systemd's words.
+    pub(crate) result: &'static str,
+    /// What is open, in the order of the lines.
+    open: Vec<(Listen, OwnedFd)>,
+    triggers: Rate,
+    /// Which wait for traffic is the present one.
+    pub(crate) watch: u64,
+}
+
+impl SocketUnit {
+    /// A unit whose sockets are not open.
+    pub(crate) fn new(name: String, settings: Arc<Socket>) -> Self {
+        Self {
+            name,
+            settings,
+            state: State::Dead,
+            result: "success",
+            open: Vec::new(),
+            triggers: Rate::default(),
+            watch: 0,
+        }
+    }
+
+    /// The service that traffic starts.
+    pub(crate) fn service(&self) -> String {
+        let own = || format!("{}.service", self.name.trim_end_matches(".socket"));
+        self.settings.service.clone().unwrap_or_else(own)
+    }
+
+    /// The name under which the service gets its sockets.
+    pub(crate) fn fd_name(&self) -> &str {
+        self.settings.fd_name.as_deref().unwrap_or(&self.name)
+    }
+
+    /// The sockets, in order.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.open.iter().map(|(_, fd)| fd)
+    }
+
+    /// What it listens to.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &Listen> {
+        self.open.iter().map(|(listen, _)| listen)
+    }
+
+    /// Opens everything, or nothing. The error is a sentence that begins with file and line.
+    pub(crate) fn open(&mut self) -> Result<(), String> {
+        let mut open = Vec::new();
+        for listen in &self.settings.listen {
+            let opened = open_one(listen, &self.settings);
+            let opened = opened.map_err(|why| format!("{}: {}: {why}", listen.place, listen.address))?;
+            open.push((listen.clone(), opened));
+        }
+        (self.open, self.state, self.result) = (open, State::Listening, "success");
+        self.triggers = Rate::default();
+        Ok(())
+    }
+
+    /// Closes everything.
+    pub(crate) fn close(&mut self, state: State, result: &'static str) {
+        if self.settings.remove_on_stop {
+            for (listen, _) in &self.open {
+                if let Address::Path(path) = &listen.address {
+                    // It may be another's by now, or gone.
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+        }
+        self.open.clear();
+        (self.state, self.result) = (state, result);
+        self.watch += 1;
+    }
+
+    /// Whether it may start its service once more.
+    pub(crate) fn may_trigger(&mut self, now: u64) -> bool {
+        self.triggers.allows(self.settings.trigger_limit(), now)
+    }
+
+    /// What its settings say now and what is open is not the same.
+    pub(crate) fn is_outdated(&self) -> bool {
+        let same = |(listen, _): &(Listen, OwnedFd), wanted: &Listen| {
+            listen.kind == wanted.kind && listen.address == wanted.address
+        };
+        !self.open.is_empty()
+            && (self.open.len() != self.settings.listen.len()
+                || self.open.iter().zip(&self.settings.listen).any(|(open, wanted)| !same(open, wanted)))
+    }
+
+    /// NonBlocking= of the service, for all who share the sockets: PID 1 sets it at every start.
+    pub(crate) fn set_non_blocking(&self, on: bool) {
+        for fd in self.fds() {
+            // It is our socket: the flags of an open one can be read and set.
+            let _ = listen::set_non_blocking(fd.as_fd(), on);
+        }
+    }
+}
+
+/// Whether two lines want the same: then the second one finds the first in its way.
+pub(crate) fn clash(a: &Listen, b: &Listen) -> bool {
+    let port = |address: &Address| match address {
+        Address::Port(port) => Some(*port),
+        Address::Inet { address, .. } => Some(address.port()),
+        _ => None,
+    };
+    let wild = |address: &Address| match address {
+        Address::Port(_) => true,
+        Address::Inet { address, .. } => address.ip().is_unspecified(),
+        _ => false,
+    };
+    let same_port = || port(&a.address).is_some_and(|one| one != 0 && port(&b.address) == Some(one));
+    a.kind == b.kind && (a.address == b.address || same_port() && (wild(&a.address) || wild(&b.address)))
+}
+
+/// Opens what one line wants.
+fn open_one(listen: &Listen, settings: &Socket) -> Result<OwnedFd, String> {
+    let kind = match listen.kind {
+        ListenKind::Stream => Kind::Stream,
+        ListenKind::Datagram => Kind::Datagram,
+        ListenKind::SequentialPacket => Kind::SeqPacket,
+        ListenKind::Fifo => {
+            let Address::Path(path) = &listen.address else { return Err("a pipe is at a path".into()) };
+            let size = settings.pipe_size.and_then(|size| i32::try_from(size).ok());
+            return listen::open_fifo(path, &options(settings, listen), size).map_err(|why| why.to_string());
+        }
+        _ => return Err("handover pid1 opens no sockets of this kind".into()),
+    };
+    let options = options(settings, listen);
+    let open = |place: Place, options: &Options| listen::open_socket(&place, kind, options);
+    let opened = match &listen.address {
+        Address::Port(port) => {
+            // systemd.socket(5): IPv6, which takes IPv4 as well, and IPv4 alone where there is no IPv6.
+            let any = |ip: IpAddr| Place::Inet(SocketAddr::new(ip, *port));
+            match open(any(Ipv6Addr::UNSPECIFIED.into()), &options) {
+                Err(why) if why.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                    open(any(Ipv4Addr::UNSPECIFIED.into()), &for_ipv4(options.clone()))
+                }
+                opened => opened,
+            }
+        }
+        Address::Inet { address, interface } => {
+            with_scope(*address, interface.as_deref()).and_then(|address| {
+                let options = if address.is_ipv4() { for_ipv4(options) } else { options };
+                open(Place::Inet(address), &options)
+            })
+        }
+        Address::Path(path) => {
+            let opened = open(Place::Path(path.clone()), &options);
+            opened.inspect(|_| link(settings, path))
+        }
+        Address::Abstract(name) => open(Place::Abstract(name.clone().into_bytes()), &options),
+        Address::Vsock { cid, port } => {
+            open(Place::Vsock { cid: cid.unwrap_or(libc::VMADDR_CID_ANY), port: *port }, &options)
+        }
+        _ => return Err("handover pid1 opens no sockets of this kind".into()),
+    };
+    opened.map_err(|why| match why.raw_os_error() {
+        Some(libc::EADDRINUSE) => "the address is in use".to_owned(),
+        Some(libc::EACCES) => format!("{why}: ports below 1024 and foreign folders are root's"),
+        _ => why.to_string(),
+    })
+}
+
+/// Fills in the number of an interface.
+fn with_scope(address: SocketAddr, interface: Option<&str>) -> io::Result<SocketAddr> {
+    match (address, interface) {
+        (SocketAddr::V6(mut v6), Some(name)) => {
+            v6.set_scope_id(nix::net::if_::if_nametoindex(name)?);
+            Ok(v6.into())
+        }
+        _ => Ok(address),
+    }
+}
+
+/// Symlinks= to a path; one that is there already stays.
+fn link(settings: &Socket, path: &std::path::Path) {
+    for link in &settings.symlinks {
+        let _ = std::os::unix::fs::symlink(path, link);
+    }
+}
+
+/// Without what only IPv6 has.
+fn for_ipv4(options: Options) -> Options {
+    let numbers = options.numbers.into_iter().filter(|(level, ..)| *level != libc::IPPROTO_IPV6).collect();
+    Options { numbers, ..options }
+}
+
+/// The options of systemd.socket(5), as setsockopt(2) has them.
+fn options(settings: &Socket, listen: &Listen) -> Options {
+    let inet = matches!(listen.address, Address::Port(_) | Address::Inet { .. });
+    let tcp = inet && listen.kind == ListenKind::Stream;
+    let yes = |on: bool, level, name| on.then_some((level, name, 1));
+    let size = |bytes: Option<u64>| bytes.map(|bytes| i32::try_from(bytes).unwrap_or(i32::MAX));
+    let seconds = |span: Option<std::time::Duration>| {
+        span.map(|span| i32::try_from(span.as_secs()).unwrap_or(i32::MAX).max(1))
+    };
+    let of_socket = |name, value: Option<i32>| value.map(|value| (libc::SOL_SOCKET, name, value));
+    let of_tcp =
+        |name, value: Option<i32>| value.filter(|_| tcp).map(|value| (libc::IPPROTO_TCP, name, value));
+    let v6_only = match settings.bind_ipv6_only {
+        BindIpv6Only::Both => Some((libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0)),
+        BindIpv6Only::Ipv6Only => Some((libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)),
+        BindIpv6Only::Default => None,
+    };
+    let numbers = [
+        yes(tcp, libc::SOL_SOCKET, libc::SO_REUSEADDR),
+        yes(settings.reuse_port && inet, libc::SOL_SOCKET, libc::SO_REUSEPORT),
+        yes(settings.free_bind && inet, libc::IPPROTO_IP, libc::IP_FREEBIND),
+        yes(settings.transparent && inet, libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+        yes(settings.broadcast, libc::SOL_SOCKET, libc::SO_BROADCAST),
+        yes(settings.keep_alive && tcp, libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+        yes(settings.no_delay && tcp, libc::IPPROTO_TCP, libc::TCP_NODELAY),
+        yes(settings.pass_credentials && !inet, libc::SOL_SOCKET, libc::SO_PASSCRED),
+        v6_only.filter(|_| inet),
+        of_tcp(libc::TCP_KEEPIDLE, seconds(settings.keep_alive_time)),
+        of_tcp(libc::TCP_KEEPINTVL, seconds(settings.keep_alive_interval)),
+        of_tcp(libc::TCP_KEEPCNT, settings.keep_alive_probes.map(|count| count.cast_signed())),
+        of_tcp(libc::TCP_DEFER_ACCEPT, seconds(settings.defer_accept)),
+        of_socket(libc::SO_RCVBUF, size(settings.receive_buffer)),
+        of_socket(libc::SO_SNDBUF, size(settings.send_buffer)),
+        of_socket(libc::SO_PRIORITY, settings.priority),
+        of_socket(libc::SO_MARK, settings.mark),
+        settings.ip_tos.filter(|_| inet).map(|tos| (libc::IPPROTO_IP, libc::IP_TOS, tos)),
+        settings.ip_ttl.filter(|_| inet).map(|ttl| (libc::IPPROTO_IP, libc::IP_TTL, ttl)),
+    ];
+    let device = settings.bind_to_device.clone().filter(|_| inet);
+    let congestion = settings.tcp_congestion.clone().filter(|_| tcp);
+    let words = [
+        device.map(|name| (libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name)),
+        congestion.map(|name| (libc::IPPROTO_TCP, libc::TCP_CONGESTION, name)),
+    ];
+    Options {
+        backlog: settings.backlog.map_or(i32::MAX, |most| i32::try_from(most).unwrap_or(i32::MAX)),
+        mode: settings.mode,
+        directory_mode: settings.directory_mode,
+        protocol: settings.protocol.filter(|_| inet).map(|protocol| match protocol {
+            SocketProtocol::UdpLite => libc::IPPROTO_UDPLITE,
+            SocketProtocol::Sctp => libc::IPPROTO_SCTP,
+            SocketProtocol::Mptcp => libc::IPPROTO_MPTCP,
+        }),
+        numbers: numbers.into_iter().flatten().collect(),
+        words: words.into_iter().flatten().collect(),
+    }
+}

@@ -1,0 +1,371 @@
+//! The stand-in itself: everything there is, and the one loop that all that happens goes through.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::clock;
+use super::control::Asked;
+use super::jobs::{Installed, Kind, Step};
+use super::machine::{End, Event, Outcome, State};
+use super::notify::Receiver;
+use super::service::{ServiceUnit, Surroundings, signal_pid};
+use super::sockets::{self, SocketUnit};
+use crate::sys::watch::Watched;
+
+/// Messages that are taken before a death is looked at: as many as the kernel queues, and more.
+const MOST_BEFORE_REAPING: usize = 1024;
+/// A second wish to end, so much later, is one to end at once.
+const IMPATIENCE_USEC: u64 = 500_000;
+
+/// What comes from the tasks beside the loop.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// There is traffic on a socket unit; the number of the wait for it.
+    Traffic(String, u64),
+    /// A client of the control socket wants something.
+    Asked(Asked),
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(crate) struct Standin {
+    pub(super) around: Surroundings,
+    pub(super) services: Vec<ServiceUnit>,
+    pub(super) sockets: Vec<SocketUnit>,
+    /// The files and folders to read units from.
+    pub(super) paths: Vec<PathBuf>,
+    /// Warnings that were said.
+    pub(super) said: BTreeSet<String>,
+    /// Everything is to be stopped, since then.
+    pub(super) ending: Option<u64>,
+    arrivals: mpsc::UnboundedSender<Arrival>,
+}
+
+/// The signals that are for the stand-in itself. They are there before the first process is, or its death
+/// could pass unnoticed.
+#[derive(Debug)]
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    child: Signal,
+}
+
+impl Signals {
+    /// Has them come to us.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            child: signal(SignalKind::child())?,
+        })
+    }
+}
+
+impl Standin {
+    /// One without units.
+    pub(super) fn new(
+        around: Surroundings,
+        paths: Vec<PathBuf>,
+        arrivals: mpsc::UnboundedSender<Arrival>,
+    ) -> Self {
+        Self {
+            around,
+            services: Vec::new(),
+            sockets: Vec::new(),
+            paths,
+            said: BTreeSet::new(),
+            ending: None,
+            arrivals,
+        }
+    }
+
+    /// Serves until everything is to end and has ended.
+    pub(super) async fn serve(
+        &mut self,
+        mut signals: Signals,
+        notify: &Receiver,
+        mut arrivals: mpsc::UnboundedReceiver<Arrival>,
+    ) {
+        while !(self.ending.is_some()
+            && self.services.iter().all(|service| service.machine.state().is_down()))
+        {
+            // Whoever is ready has the same chance: a flood of one kind keeps nobody else waiting.
+            tokio::select! {
+                incoming = notify.next() => match incoming {
+                    Ok(incoming) => self.obey(incoming),
+                    Err(why) => self.around.output.say(&format!("NOTIFY_SOCKET: {why}")),
+                },
+                _ = signals.child.recv() => self.reap(notify),
+                Some(arrival) = arrivals.recv() => match arrival {
+                    Arrival::Traffic(socket, watch) => self.on_traffic(&socket, watch),
+                    Arrival::Asked(asked) => self.answer(asked),
+                },
+                tickets = self.around.hangups.next() => {
+                    for ticket in tickets {
+                        let hangups = &self.around.hangups;
+                        self.services.iter_mut().find_map(|service| service.store.hung_up(ticket, hangups));
+                    }
+                }
+                () = until(self.next_deadline()) => self.on_time(),
+                _ = signals.terminate.recv() => self.end(),
+                _ = signals.interrupt.recv() => self.end(),
+                _ = signals.hangup.recv() => self.daemon_reload(),
+            }
+        }
+    }
+
+    /// Reads the unit files again.
+    pub(super) fn daemon_reload(&mut self) {
+        let units = self.load(&self.paths.clone());
+        self.around.output.say(&format!("the unit files are read again: {units} units"));
+        self.settle_all();
+    }
+
+    /// Stops everything; the second time without patience.
+    pub(super) fn end(&mut self) {
+        let now = clock::now();
+        if let Some(since) = self.ending {
+            // timeout(1) for one sends a signal to a process and to its group: that is one wish, not two.
+            if now.saturating_sub(since) < IMPATIENCE_USEC {
+                return;
+            }
+            let members = self.services.iter().flat_map(|service| service.members(&self.around));
+            return members.collect::<Vec<_>>().into_iter().for_each(|pid| signal_pid(pid, libc::SIGKILL));
+        }
+        self.ending = Some(now);
+        self.around.output.say("stopping all services");
+        for id in 0..self.services.len() {
+            self.install(id, Installed::new(Kind::Stop));
+        }
+    }
+
+    /// Gives a job to a service, in the place of a different one.
+    pub(super) fn install(&mut self, id: usize, job: Installed) {
+        let Some(service) = self.services.get_mut(id) else { return };
+        if let Some(old) = service.job.replace(job) {
+            old.finish("canceled", "");
+        }
+        self.settle(id);
+    }
+
+    /// Passes an event to a service.
+    pub(super) fn tell(&mut self, id: usize, event: Event) {
+        if let Some(service) = self.services.get_mut(id) {
+            service.handle(event, clock::now(), &self.around, &self.sockets);
+        }
+    }
+
+    /// Everything that follows from the state a service is in now: its job, its store, its sockets.
+    pub(super) fn settle(&mut self, id: usize) {
+        loop {
+            let Some(service) = self.services.get_mut(id) else { return };
+            let Some(job) = &mut service.job else { break };
+            match job.step(&service.machine) {
+                Step::Wait => break,
+                Step::Tell(event) => self.tell(id, event),
+                Step::End(result) => {
+                    let reload = job.kind() == Kind::Reload;
+                    let machine = &service.machine;
+                    let why = if reload { machine.reload_result() } else { machine.result() };
+                    if let Some(job) = service.job.take() {
+                        job.finish(result, why.word());
+                    }
+                    break;
+                }
+            }
+        }
+        if let Some(service) = self.services.get_mut(id) {
+            service.release(&self.around);
+        }
+        self.settle_sockets(id);
+    }
+
+    /// The same for all services.
+    pub(super) fn settle_all(&mut self) {
+        (0..self.services.len()).for_each(|id| self.settle(id));
+    }
+
+    /// Traffic is waited for while the service is down, and by nobody while it has the sockets.
+    fn settle_sockets(&mut self, id: usize) {
+        let Some(service) = self.services.get(id) else { return };
+        let state = service.machine.state();
+        let waits = (state.is_down() || state == State::AutoRestart) && service.job.is_none();
+        let hopeless = state == State::Failed && service.machine.result() == Outcome::StartLimitHit;
+        let name = service.name.clone();
+        for at in 0..self.sockets.len() {
+            let Some(socket) = self.sockets.get_mut(at).filter(|socket| socket.service() == name) else {
+                continue;
+            };
+            match socket.state {
+                sockets::State::Listening | sockets::State::Running if hopeless => {
+                    let text = format!("{name} was started too often; the sockets are closed");
+                    self.around.output.say_of(&socket.name, &text);
+                    socket.close(sockets::State::Failed, "service-start-limit-hit");
+                }
+                sockets::State::Running if waits && self.ending.is_none() => {
+                    socket.state = sockets::State::Listening;
+                    self.wait_for_traffic(at);
+                }
+                sockets::State::Listening if !waits => {
+                    socket.state = sockets::State::Running;
+                    socket.watch += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Has a task wait for traffic on all sockets of a unit.
+    pub(super) fn wait_for_traffic(&mut self, at: usize) {
+        let Some(socket) = self.sockets.get_mut(at) else { return };
+        socket.watch += 1;
+        let copies = socket.fds().map(|fd| fd.try_clone().and_then(Watched::new));
+        let copies: Vec<_> = match copies.collect::<io::Result<_>>() {
+            Ok(copies) => copies,
+            Err(why) => {
+                return self.around.output.say_of(&socket.name, &format!("it cannot be watched: {why}"));
+            }
+        };
+        let (name, watch, arrivals) = (socket.name.clone(), socket.watch, self.arrivals.clone());
+        tokio::spawn(async move {
+            if first_readable(&copies).await {
+                // The loop has ended, and nobody waits for traffic any more.
+                let _ = arrivals.send(Arrival::Traffic(name, watch));
+            }
+        });
+    }
+
+    fn on_traffic(&mut self, name: &str, watch: u64) {
+        let Some(socket) = self.sockets.iter_mut().find(|socket| socket.name == name) else { return };
+        if socket.watch != watch || socket.state != sockets::State::Listening || self.ending.is_some() {
+            return;
+        }
+        let service = socket.service();
+        let Some(id) = self.services.iter().position(|one| one.name == service) else {
+            self.around
+                .output
+                .say_of(name, &format!("there is traffic, and no {service}; the sockets are closed"));
+            return socket.close(sockets::State::Failed, "resources");
+        };
+        if !socket.may_trigger(clock::now()) {
+            self.around
+                .output
+                .say_of(name, "there is traffic too often for TriggerLimit=; the sockets are closed");
+            return socket.close(sockets::State::Failed, "trigger-limit-hit");
+        }
+        socket.state = sockets::State::Running;
+        let down =
+            self.services.get(id).is_some_and(|one| one.machine.state().is_down() && one.job.is_none());
+        if down {
+            self.around.output.say_of(name, &format!("traffic: {service} is started"));
+            self.install(id, Installed::new(Kind::Start));
+        }
+    }
+
+    /// Looks at what has died; what the dead said before comes first.
+    fn reap(&mut self, notify: &Receiver) {
+        for _ in 0..MOST_BEFORE_REAPING {
+            let Some(incoming) = notify.take() else { break };
+            self.obey(incoming);
+        }
+        let flags = Some(WaitPidFlag::WNOHANG);
+        while let Ok(status) = waitpid(None, flags) {
+            let (pid, end) = match status {
+                WaitStatus::Exited(pid, status) => (pid.as_raw(), End::Exited(status)),
+                WaitStatus::Signaled(pid, signal, core) => {
+                    (pid.as_raw(), End::Killed { signal: signal as i32, core })
+                }
+                WaitStatus::StillAlive => break,
+                _ => continue,
+            };
+            for id in 0..self.services.len() {
+                let Some(service) = self.services.get_mut(id) else { continue };
+                if let Some(event) = service.reaped(pid, end) {
+                    self.log_end(id, pid, end, event);
+                    self.tell(id, event);
+                    self.settle(id);
+                }
+            }
+        }
+        self.look_for_emptied();
+    }
+
+    /// A service whose last process has gone unnoticed.
+    fn look_for_emptied(&mut self) {
+        for id in 0..self.services.len() {
+            let Some(service) = self.services.get(id) else { continue };
+            let waits = service.machine.state().is_stopping() || service.machine.main_is_alien();
+            if waits && service.members(&self.around).is_empty() {
+                self.tell(id, Event::Emptied);
+                self.settle(id);
+            }
+        }
+    }
+
+    fn log_end(&self, id: usize, pid: i32, end: End, event: Event) {
+        let Some(service) = self.services.get(id) else { return };
+        let which = if matches!(event, Event::MainEnded(_)) { "main" } else { "control" };
+        let how = match end {
+            End::Exited(status) => match super::exec::status_word(status) {
+                Some(word) => format!("exited with status {status}/{word}"),
+                None => format!("exited with status {status}"),
+            },
+            End::Killed { signal, core } => {
+                let core = if core { ", core dumped" } else { "" };
+                format!("was killed by {}{core}", super::service::signal_name(signal))
+            }
+        };
+        if event != Event::ControlEnded(End::Exited(0)) {
+            self.around.output.say_of(&service.name, &format!("the {which} process {pid} {how}"));
+        }
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        self.services.iter().filter_map(|service| service.machine.next_deadline()).min()
+    }
+
+    fn on_time(&mut self) {
+        let now = clock::now();
+        for id in 0..self.services.len() {
+            let due = self.services.get(id).and_then(|service| service.machine.next_deadline());
+            if due.is_some_and(|due| due <= now) {
+                self.tell(id, Event::Time);
+                self.settle(id);
+            }
+        }
+        self.look_for_emptied();
+    }
+}
+
+/// Waits for a time of our clock; for ever without one.
+async fn until(deadline: Option<u64>) {
+    match deadline {
+        Some(at) => {
+            sleep_until(Instant::now() + Duration::from_micros(at.saturating_sub(clock::now()))).await
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until one of several is readable; false if that cannot be known.
+async fn first_readable(watched: &[Watched]) -> bool {
+    let mut waits: Vec<_> = watched.iter().map(|one| Box::pin(one.readable())).collect();
+    std::future::poll_fn(|context| {
+        for wait in &mut waits {
+            if let std::task::Poll::Ready(done) = wait.as_mut().poll(context) {
+                return std::task::Poll::Ready(done.is_ok());
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}

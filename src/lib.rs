@@ -20,6 +20,7 @@
 //! | `unit` | systemd.unit(5): services and sockets as their files describe them (feature `cli`) |
 //! | `manager` | org.freedesktop.systemd1 from outside (feature `cli`) |
 //! | `pid1` | a stand-in for PID 1, for where no systemd runs (feature `cli`) |
+//! | `run` | unmodified programs: slots, steering, generations (feature `cli`) |
 //! | `cli` | words for people (feature `cli`) |
 
 // A blank line between them, or rustfmt would sort them.
@@ -51,6 +52,9 @@ pub mod manager;
 
 #[cfg(feature = "cli")]
 pub mod pid1;
+
+#[cfg(feature = "cli")]
+pub mod run;
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -26,6 +26,8 @@ mod keeper;
 mod kill;
 mod pid1;
 mod reload;
+mod run;
+mod runner;
 mod settings;
 mod store;
 mod tidy;

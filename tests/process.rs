@@ -49,9 +49,10 @@ impl Process {
     /// All processes of a system service.
     fn all(machine: &Machine, service: &str) -> Vec<Self> {
         let folder = machine.cgroup().join("system.slice").join(service);
-        // A control process may have a cgroup of its own.
-        let procs = [folder.join("cgroup.procs"), folder.join(".control/cgroup.procs")];
-        let hosts: String = procs.iter().map(|procs| fs::read_to_string(procs).unwrap_or_default()).collect();
+        // A control process may have a cgroup of its own, as a generation of `handover run` has.
+        let below = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let procs = below.chain([folder]).map(|folder| folder.join("cgroup.procs"));
+        let hosts: String = procs.map(|procs| fs::read_to_string(procs).unwrap_or_default()).collect();
         let find = |host: u32| {
             let pidfd = pidfd_open(Pid::from_raw(host.cast_signed())?, PidfdFlags::empty()).ok()?;
             // Read after the pidfd was opened: before it, the number could pass to another process.

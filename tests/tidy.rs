@@ -48,6 +48,11 @@ const PURE: &[&str] = &[
     "unit/value.rs",
     "unit/words.rs",
     "manager/verdict.rs",
+    "run/address.rs",
+    "run/machine.rs",
+    "run/machine/steps.rs",
+    "run/machine/words.rs",
+    "run/table.rs",
 ];
 
 /// A file of the source, by its path below `src` or `tests`.

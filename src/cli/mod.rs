@@ -11,6 +11,7 @@ mod exit;
 mod pid1;
 mod record;
 mod reload;
+mod run;
 mod timespan;
 mod upgrade;
 mod words;
@@ -36,6 +37,7 @@ struct Cli {
 enum Command {
     Upgrade(upgrade::Upgrade),
     Reload(reload::Reload),
+    Run(run::Run),
     Pid1(pid1::Pid1),
     Ctl(ctl::Ctl),
     Demo(demo::Demo),
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Upgrade(command) => command.run().into(),
         Command::Reload(command) => command.run().into(),
+        Command::Run(command) => command.run().into(),
         Command::Pid1(command) => command.run().into(),
         Command::Ctl(command) => command.run(),
         Command::Demo(command) => command.run().into(),

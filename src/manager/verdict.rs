@@ -5,6 +5,7 @@
 //! changed no process.
 
 use super::state::{ActiveState, Helper, Snapshot};
+use crate::upgrade::status;
 
 /// Why nothing was tried: the service is as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +58,8 @@ pub struct Reason {
 
 impl Reason {
     /// Reads a reason from a STATUS= text, if it is one.
-    pub fn from_status(status: &str) -> Option<Self> {
-        let (name, text) = crate::upgrade::status::read(status)?;
+    pub fn from_status(text: &str) -> Option<Self> {
+        let (name, text) = status::read(text)?;
         Some(Self { name: name.to_owned(), text: text.to_owned() })
     }
 }
@@ -178,10 +179,22 @@ pub(crate) fn judge(seen: &Observation) -> Verdict {
         let helper = Some(seen.after.control_pid).filter(|&pid| pid != 0);
         return Verdict::Pending { serving: new, helper };
     };
-    if job == "done" && seen.after.reload_result == "success" && new != old {
-        return Verdict::Switched { old, new };
+    if job == "done" && seen.after.reload_result == "success" {
+        if new != old {
+            return Verdict::Switched { old, new };
+        }
+        if let Some((old, new)) = generations(seen) {
+            return Verdict::Switched { old, new };
+        }
     }
     Verdict::Failed(failure(seen, job))
+}
+
+/// The processes of two generations under `handover run`, which is the main process of both.
+fn generations(seen: &Observation) -> Option<(u32, u32)> {
+    let [before, after] = [&seen.before, &seen.after].map(|look| status::read_generation(&look.status));
+    let ((older, old), (newer, new)) = (before?, after?);
+    (newer > older).then_some((old, new))
 }
 
 /// What became of the service if it did not live through the reload; `None` if it did.
@@ -203,8 +216,8 @@ fn failure(seen: &Observation, job: &str) -> Failure {
     // A text from before may tell of an earlier upgrade.
     let status_is_new = seen.seen.status_changed || after.status != seen.before.status;
     Failure {
-        old: seen.before.main_pid,
-        serving: after.main_pid,
+        old: serving(&seen.before),
+        serving: serving(after),
         reason: status.as_deref().filter(|_| status_is_new).and_then(Reason::from_status),
         errno: Some(after.errno).filter(|&errno| status_is_new && errno != 0),
         status,
@@ -213,6 +226,11 @@ fn failure(seen: &Observation, job: &str) -> Failure {
         job: job.to_owned(),
         reload_result: after.reload_result.clone(),
     }
+}
+
+/// Who serves: under a runner its live generation.
+fn serving(look: &Snapshot) -> u32 {
+    status::read_generation(&look.status).map_or(look.main_pid, |(_, pid)| pid)
 }
 
 /// Whether this run of an ExecReload= line is older than the reload that is judged.
@@ -262,6 +280,17 @@ mod tests {
             Verdict::Failed(failure) => failure,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn under_a_runner_the_generation_changes_and_the_main_process_does_not() {
+        let generation = |number, pid| status::write_generation(number, pid);
+        let verdict =
+            |old: String, new: String| after("done", |o| (o.before.status, o.after.status) = (old, new));
+        let switched = verdict(generation(1, 70), format!("{}; 1 older ones drain", generation(2, 80)));
+        assert_eq!(switched, Verdict::Switched { old: 70, new: 80 });
+        let failed = failed(verdict(generation(1, 70), generation(1, 70)));
+        assert_eq!((failed.old, failed.serving), (70, 70));
     }
 
     #[test]

@@ -87,6 +87,25 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Sets or clears O_NONBLOCK, as the program wants it that a descriptor is for; see [`set_nonblocking`].
+#[cfg(feature = "cli")]
+pub(crate) fn set_mode(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let mut flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    if flags.contains(OFlag::O_NONBLOCK) != nonblocking {
+        flags.set(OFlag::O_NONBLOCK, nonblocking);
+        fcntl(fd, FcntlArg::F_SETFL(flags))?;
+    }
+    Ok(())
+}
+
+/// Whether O_NONBLOCK is set.
+#[cfg(feature = "cli")]
+pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    fcntl(fd, FcntlArg::F_GETFL).is_ok_and(|flags| OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK))
+}
+
 /// The number as the kernel takes it, if it is open and nobody here owns it.
 fn unowned(wide: i64) -> Result<RawFd, AdoptError> {
     let Some(fd) = RawFd::try_from(wide).ok().filter(|fd| *fd >= STANDARD_STREAMS) else {

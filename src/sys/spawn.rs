@@ -1,4 +1,5 @@
-//! Starting a program as a *sibling*: its parent is our parent, see clone(2), CLONE_PARENT.
+//! Starting a program, as a rule as a *sibling*: its parent is our parent, see clone(2), CLONE_PARENT.
+//! A child of our own is set [`Apart`].
 //!
 //! As with posix_spawn(3), the child lives in our memory, on a stack of its own, until it executes the
 //! program or ends, and the calling thread sleeps so long (CLONE_VM, CLONE_VFORK): nothing is copied,
@@ -10,8 +11,10 @@
 //!
 //! Until then the child only makes system calls on memory prepared beforehand: our other threads run
 //! on, and the thread-local variables that it sees belong to the thread that sleeps.
-//! This file never waits for a child's end: that is its parent's to do, and its parent is not us.
+//! This file never waits for a child's end: that is its parent's to do.
 
+#[cfg(feature = "cli")]
+mod apart;
 mod environment;
 mod ours;
 
@@ -25,6 +28,10 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow};
 
+#[cfg(feature = "cli")]
+use self::apart::Prepared;
+#[cfg(feature = "cli")]
+pub(crate) use self::apart::{Apart, spawn_apart};
 use self::environment::Environment;
 pub(crate) use self::environment::Variable;
 pub(crate) use self::ours::{Resource, Started, Step, Terms, User, raise_limit, start};
@@ -86,6 +93,16 @@ pub(crate) fn spawn(
     program: &Program<'_>,
     announcement: Option<Announcement<'_>>,
 ) -> Result<Pidfd, SpawnError> {
+    clone_into(program, announcement, |_| Ok(None))
+}
+
+/// Starts a program as a child of our parent, or as one of ours that is set `apart`: of which numbers on
+/// from the one given nothing is closed in the child.
+fn clone_into(
+    program: &Program<'_>,
+    announcement: Option<Announcement<'_>>,
+    apart: impl FnOnce(RawFd) -> Result<Option<Prepared>, Errno>,
+) -> Result<Pidfd, SpawnError> {
     let above = FIRST + c_int::try_from(program.fds.len()).map_err(|_| Errno::EMFILE)?;
     let duplicate = |fd: &BorrowedFd<'_>| duplicate(*fd, above);
     let sources: Vec<OwnedFd> = program.fds.iter().map(duplicate).collect::<Result<_, _>>()?;
@@ -99,14 +116,16 @@ pub(crate) fn spawn(
         announcement: announcement
             .zip(socket.as_ref())
             .map(|(words, socket)| Announcement { to: socket.as_fd(), ..words }),
+        apart: apart(above)?,
         known: false,
         errno: 0,
     };
+    let whose = if child.apart.is_some() { 0 } else { libc::CLONE_PARENT };
     let (child, mut pidfd): (*mut Child<'_>, c_int) = (&raw mut child, -1);
     let mut stack = Vec::<MaybeUninit<u8>>::with_capacity(STACK);
     // No handler of ours may run in the child: it would do its work in our memory.
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let flags = libc::CLONE_PARENT | libc::CLONE_PIDFD | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let flags = whose | libc::CLONE_PIDFD | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: the stack ends inside its allocation and grows downwards; it and `child`, with all that it
     // points to, live until the child has left our memory, which is when CLONE_VFORK lets us return.
     // Nobody else uses them meanwhile. `pidfd` is where CLONE_PIDFD stores the descriptor.
@@ -129,6 +148,17 @@ pub(crate) fn spawn(
     }
 }
 
+/// Nobody is set apart without `handover run`.
+#[cfg(not(feature = "cli"))]
+enum Prepared {}
+
+#[cfg(not(feature = "cli"))]
+impl Prepared {
+    fn enter(&self) -> Result<(), Errno> {
+        match *self {}
+    }
+}
+
 /// What the child needs, and what it leaves behind.
 struct Child<'a> {
     path: *const c_char,
@@ -137,6 +167,7 @@ struct Child<'a> {
     /// Descriptors that are out of the way of 3, 4, 5, ...
     sources: &'a [RawFd],
     announcement: Option<Announcement<'a>>,
+    apart: Option<Prepared>,
     /// Whether it has been announced, if that was wanted.
     known: bool,
     /// What went wrong.
@@ -174,6 +205,7 @@ impl Child<'_> {
     fn execute(&mut self, pidfd_id: u64) -> Result<Infallible, Errno> {
         let pid = u64::from(nix::unistd::getpid().as_raw().unsigned_abs());
         let environment = self.environment.fill(pid, pidfd_id);
+        self.apart.as_ref().map_or(Ok(()), Prepared::enter)?;
         let mut next = FIRST;
         for source in self.sources {
             // SAFETY: dup2 touches no memory, and the table of descriptors is the child's own.

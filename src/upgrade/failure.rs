@@ -81,6 +81,10 @@ reasons! {
     PredecessorLost = 28, "predecessor-lost", EOWNERDEAD;
     /// The service was told to stop while its successor was being prepared.
     Stopped = 29, "stopped", EINTR;
+    /// The new program does not wait on the sockets that it should: it binds another address.
+    Elsewhere = 30, "wrong-address", EADDRNOTAVAIL;
+    /// The new program waits on its sockets, and does not pass the probe.
+    Probe = 31, "probe-failed", EBADMSG;
 }
 
 impl fmt::Display for Reason {

@@ -61,6 +61,8 @@ fn converse(main_pid: i32) -> Result<Answer, Failure> {
     };
     let (grant, fds) = match answer {
         Delivery { message: Answer::Grant(grant), fds, .. } => collect(&control, grant, fds)?,
+        // A runner starts its program itself.
+        Delivery { message: Answer::Begun, .. } => return Ok(hear(&control, OUTCOME)?.message),
         Delivery { message: other, .. } => return Ok(other),
     };
     // It tells the main process itself who it is, and whether it could be executed.
@@ -116,6 +118,7 @@ fn unexpected(answer: &Answer) -> Failure {
         Answer::Descriptors => "descriptors that nobody waits for",
         Answer::Switched { .. } => "that it has switched, to nobody",
         Answer::Failed(_) => "a failure",
+        Answer::Begun => "that it has begun, twice",
     };
     Failure::new(Reason::Protocol, format!("the main process answered with {said}"))
 }

@@ -26,8 +26,11 @@ pub(crate) const CREDENTIALS: &str = "handover.credentials";
 /// variables in spawned processes"): a predecessor passes these on.
 pub(crate) const PASSED_ON: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "FDSTORE"];
 
+/// A variable that is about one process, see `CREDENTIALS`.
+pub(crate) const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
 /// What is about the process that starts the successor, or is written anew for it.
-const DROPPED: [&str; 13] = [
+pub(crate) const DROPPED: [&str; 13] = [
     "LISTEN_PID",
     "LISTEN_PIDFDID",
     "LISTEN_FDS",
@@ -37,7 +40,7 @@ const DROPPED: [&str; 13] = [
     "MAINPIDFDID",
     "WATCHDOG_PID",
     "SYSTEMD_EXEC_PID",
-    "CREDENTIALS_DIRECTORY",
+    CREDENTIALS_VARIABLE,
     PASSED_ON[0],
     PASSED_ON[1],
     PASSED_ON[2],

@@ -42,6 +42,8 @@ pub(crate) enum Answer {
     Switched { pid: i32 },
     /// The old process serves on.
     Failed(Failure),
+    /// Yes, and nothing is left to do for you: wait for the outcome.
+    Begun,
 }
 
 /// Everything that a successor needs and only its predecessor knows.
@@ -205,6 +207,7 @@ impl Message for Answer {
             Self::Descriptors => Writer::new(2),
             Self::Switched { pid } => Writer::new(3).pid(*pid),
             Self::Failed(failure) => Writer::new(4).failure(failure),
+            Self::Begun => Writer::new(5),
         }
         .0
     }
@@ -221,6 +224,7 @@ impl Message for Answer {
             2 => Self::Descriptors,
             3 => Self::Switched { pid: reader.pid()? },
             4 => Self::Failed(reader.failure()?),
+            5 => Self::Begun,
             number => return Err(Garbled::Unknown { what: "answer", number }),
         };
         reader.end(message)

@@ -41,7 +41,7 @@
 //! lets the old process go before the new one has said Ready.
 #![forbid(unsafe_code)]
 
-mod callers;
+pub(crate) mod callers;
 pub(crate) mod channel;
 mod control;
 pub(crate) mod elder;

@@ -1,9 +1,11 @@
 //! How a failed upgrade is told in STATUS=, both directions: what the old process writes, and what
-//! `handover upgrade` reads.
+//! `handover upgrade` reads. And which generation of its program serves under `handover run`, whose main
+//! process never changes.
 //!
 //! ```text
 //! upgrade failed: exec-failed: /usr/bin/web: No such file or directory (os error 2) | serving
 //!                 `-- name     `-- detail                                             `-- the rest
+//! generation 7 (process 4711) serves
 //! ```
 //!
 //! This file is pure; it never asks whether the failure is one that this version knows.
@@ -23,6 +25,22 @@ pub fn read(status: &str) -> Option<(&str, &str)> {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let detail = text.split_once(REST).map_or(text, |(detail, _)| detail);
     (!name.is_empty() && name.chars().all(word)).then_some((name, detail.trim()))
+}
+
+/// The text for a generation that serves, and its main process.
+#[cfg(feature = "cli")]
+pub(crate) fn write_generation(number: u64, pid: i32) -> String {
+    format!("generation {number} (process {pid}) serves")
+}
+
+/// The generation and the process in such a text, wherever it is in `status`.
+#[cfg(feature = "cli")]
+pub(crate) fn read_generation(status: &str) -> Option<(u64, u32)> {
+    let after = status.rsplit_once(REST).map_or(status, |(_, rest)| rest);
+    let (number, rest) = after.strip_prefix("generation ")?.split_once(" (process ")?;
+    let (pid, rest) = rest.split_once(')')?;
+    rest.starts_with(" serves").then_some(())?;
+    Some((number.parse().ok()?, pid.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -51,8 +69,19 @@ mod tests {
         }
 
         #[test]
+        #[cfg(feature = "cli")]
+        fn a_generation_that_is_written_is_read_also_behind_a_failure(number: u64, pid in 1..i32::MAX) {
+            let text = write_generation(number, pid);
+            let failure = Failure::new(Reason::Exec, "x | generation 1 (process 1) serves");
+            prop_assert_eq!(read_generation(&text), Some((number, pid.unsigned_abs())));
+            prop_assert_eq!(read_generation(&write(&failure, &text)), Some((number, pid.unsigned_abs())));
+        }
+
+        #[test]
         fn nothing_makes_the_reader_panic(status in ".{0,60}") {
             let _ = (read(&status), read(&format!("{FAILED}{status}")));
+            #[cfg(feature = "cli")]
+            let _ = read_generation(&format!("generation {status}"));
         }
     }
 }

@@ -24,7 +24,9 @@ mod target {
             "failure" => fuzz::failure,
             "http" => fuzz::http,
             "unit" => fuzz::unit,
-            _ => panic!("{TARGET}={name:?}: wanted listen, link, state, record, address, failure, http or unit"),
+            _ => panic!(
+                "{TARGET}={name:?}: wanted listen, link, state, record, address, failure, http or unit"
+            ),
         }
     });
 

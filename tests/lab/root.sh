@@ -7,7 +7,7 @@ units=$root/etc/systemd/system
 # What needs hardware, the host's kernel settings or a first boot, and what only costs time.
 for unit in apt-daily.timer apt-daily-upgrade.timer console-getty.service container-getty@.service \
     dev-hugepages.mount dev-mqueue.mount dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
-    fstrim.timer getty.target getty@.service getty-static.service ldconfig.service \
+    fstrim.timer getty.target getty@.service getty-static.service ldconfig.service nginx.service \
     proc-sys-fs-binfmt_misc.automount run-lock.mount serial-getty@.service sys-fs-fuse-connections.mount \
     sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
     systemd-ask-password-console.path systemd-ask-password-wall.path systemd-ask-password.socket \

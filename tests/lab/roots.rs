@@ -13,10 +13,10 @@ use crate::machine::Systemd;
 use crate::{Doing, apt};
 
 /// systemd, and the libraries that it opens only where they are there: without libseccomp2 the sandbox
-/// options of 262 are ignored in silence.
+/// options of 262 are ignored in silence. And two servers that know nothing of handover.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,libpam0g,libseccomp2,\
     libselinux1,libapparmor1,libaudit1,libacl1,libkmod2,libcrypt1,libbpf1,libzstd1,liblz4-1,\
-    login,mount,passwd,procps,util-linux";
+    login,mount,passwd,procps,util-linux,python3,nginx";
 
 /// A tree, and the shared lock that keeps it from being cleared away while a machine stands on it.
 pub(crate) struct Root {

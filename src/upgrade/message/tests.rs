@@ -62,6 +62,7 @@ proptest! {
     ) {
         there_and_back(&Answer::Grant(Grant { path, argv, environment, names }));
         there_and_back(&Answer::Descriptors);
+        there_and_back(&Answer::Begun);
         there_and_back(&Answer::Switched { pid: 7 });
         there_and_back(&Answer::Failed(failure));
     }

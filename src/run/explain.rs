@@ -1,0 +1,239 @@
+//! `handover run --explain`: the program is started aside, where no client comes, and watched: what it
+//! binds, how it gets ready, how it ends, and so what a unit for it looks like.
+//!
+//! Whatever address it binds, it gets a port of this host's own that nobody knows. It does run, though:
+//! what it writes to its files, it writes. This file never starts it twice.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::fence::Ground;
+use super::generation::{Fact, Generation, reap};
+use super::intercept::{self, Asked};
+use super::options::Options;
+use super::slots::Slots;
+use crate::upgrade::{Failure, Reason};
+
+/// How often to look whether it is ready.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How the program got ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// It said READY=1.
+    Said,
+    /// It waits on all sockets that it has bound.
+    Waits,
+}
+
+/// What was seen of the program.
+#[derive(Debug)]
+struct Sight {
+    ready: Option<(Way, Duration)>,
+    /// How its main process ended by itself.
+    ended: Option<String>,
+    /// Something of it ran on after that.
+    is_daemon: bool,
+    /// How long it took to end after its signal.
+    stopped: Option<Duration>,
+    in_cgroup: bool,
+}
+
+/// Starts the program aside, and says in words what was seen of it.
+///
+/// Errors: it cannot be started.
+pub(super) async fn explain(options: &Options) -> Result<String, Failure> {
+    let system = |what: &'static str| move |error| Failure::from_io(Reason::Spawn, what, &error);
+    let mut child = signal(SignalKind::child()).map_err(system("catch signals"))?;
+    crate::sys::other::adopt_orphans().map_err(system("become the parent of orphans"))?;
+    let (tell, mut facts) = unbounded_channel();
+    let (mut slots, ground) = (Slots::aside(), Ground::find().ok());
+    let mut generation = Generation::start(0, 0, &options.command, &slots, ground.as_ref(), &tell)?;
+    let begin = Instant::now();
+    let mut sight =
+        Sight { ready: None, ended: None, is_daemon: false, stopped: None, in_cgroup: ground.is_some() };
+    while sight.ready.is_none() && begin.elapsed() < options.ready && !generation.is_gone() {
+        tokio::select! {
+            Some(fact) = facts.recv() => sight.learn(fact, &mut generation, &mut slots, begin),
+            _ = child.recv() => sight.reap(&mut generation),
+            () = tokio::time::sleep(PAUSE) => {
+                let waits = !slots.groups().is_empty() && generation.unserved(&slots).is_empty();
+                sight.ready = waits.then(|| (Way::Waits, begin.elapsed()));
+            }
+        }
+    }
+    sight.is_daemon = generation.ended.is_some() && !generation.is_gone();
+    sight.stop(options, &mut generation, &mut slots, &mut facts).await;
+    // It is empty now, or its processes are about to go.
+    let _ = generation.fence.remove();
+    Ok(sight.words(options, &slots, &generation))
+}
+
+impl Sight {
+    fn learn(&mut self, fact: Fact, generation: &mut Generation, slots: &mut Slots, begin: Instant) {
+        match fact {
+            Fact::Asks(_, notification) => {
+                let Some(listener) = generation.listener() else { return };
+                let asked = Asked {
+                    listener: std::os::fd::AsFd::as_fd(&*listener),
+                    notification: &notification,
+                    slot: 0,
+                    may_open: true,
+                };
+                // Who is not answered ends with the rest.
+                let _ = intercept::answer(&asked, slots, &mut generation.notes);
+            }
+            Fact::Says(_, word) if word.ready => self.ready = Some((Way::Said, begin.elapsed())),
+            _ => {}
+        }
+    }
+
+    fn reap(&mut self, generation: &mut Generation) {
+        for (pid, how, _) in reap() {
+            if generation.main.as_ref().is_some_and(|main| main.pid() == pid) {
+                generation.ended = Some(how.clone());
+                self.ended = Some(how);
+            }
+        }
+    }
+
+    /// Sends it its signal, and kills what is left in the end.
+    async fn stop(
+        &mut self,
+        options: &Options,
+        generation: &mut Generation,
+        slots: &mut Slots,
+        facts: &mut UnboundedReceiver<Fact>,
+    ) {
+        let (begin, early) = (Instant::now(), self.ended.clone());
+        if !generation.is_gone() {
+            generation.signal(options.signal());
+        }
+        while !generation.is_gone() && begin.elapsed() < options.stop {
+            while let Ok(fact) = facts.try_recv() {
+                self.learn(fact, generation, slots, begin);
+            }
+            tokio::time::sleep(PAUSE).await;
+            self.reap(generation);
+        }
+        self.stopped = generation.is_gone().then(|| begin.elapsed());
+        self.ended = early;
+        generation.fence.kill();
+        let killed = Instant::now();
+        while generation.fence.is_alive() && killed.elapsed() < options.stop {
+            tokio::time::sleep(PAUSE).await;
+            self.reap(generation);
+        }
+    }
+
+    fn words(&self, options: &Options, slots: &Slots, generation: &Generation) -> String {
+        let mut text = String::new();
+        let places: Vec<_> = slots.groups().iter().filter_map(|group| group.place).collect();
+        let command = options.command.iter().map(|word| quoted(&word.to_string_lossy()));
+        let command = command.collect::<Vec<_>>().join(" ");
+        let mut say = |line: String| {
+            // Writing to a text does not fail.
+            let _ = writeln!(text, "{line}");
+        };
+        for place in &places {
+            say(format!("binds    {place}: it gets a slot in place of its own socket"));
+        }
+        if places.is_empty() {
+            say("binds    no address; for a program that takes LISTEN_FDS, write its .socket unit by hand"
+                .into());
+        }
+        match &self.ready {
+            Some((Way::Said, after)) => {
+                say(format!(
+                    "ready    {:.2} s after its start: it says READY=1 (use --notify)",
+                    after.as_secs_f64()
+                ));
+            }
+            Some((Way::Waits, after)) => {
+                say(format!(
+                    "ready    {:.2} s after its start: it waits on what it has bound",
+                    after.as_secs_f64()
+                ));
+            }
+            None => say(format!("ready    never, within {} s", options.ready.as_secs_f64())),
+        }
+        if let Some(ended) = &self.ended {
+            let daemon = if self.is_daemon { "; a daemon runs on, and is kept by its cgroup" } else { "" };
+            say(format!("ends     by itself: it {ended}{daemon}"));
+        }
+        let (signal, patience) = (options.signal(), options.stop.as_secs_f64());
+        match self.stopped {
+            _ if self.ended.is_some() && !self.is_daemon => {}
+            Some(after) => say(format!("stops    {:.2} s after {signal}", after.as_secs_f64())),
+            None => say(format!("stops    not within {patience} s after {signal}: it has to be killed")),
+        }
+        let notes = generation.notes.text();
+        if !notes.is_empty() {
+            say(format!("but      {notes}"));
+        }
+        if generation.notes.has_unix {
+            say("but      it binds a unix socket, which can have no slots: two generations would".into());
+            say("         fight for its path".into());
+        }
+        if !self.in_cgroup {
+            say("here     there is no cgroup to make others in; a unit has one by Delegate=yes".into());
+        }
+        if !places.is_empty() {
+            text += &units(&command, &places, self.ready.is_some_and(|(way, _)| way == Way::Said));
+        }
+        text
+    }
+}
+
+/// The units for such a program.
+fn units(command: &str, places: &[super::address::Place], notifies: bool) -> String {
+    let lines: String = places.iter().map(|place| format!("{place}\n").repeat(3)).collect();
+    let notify = if notifies { " --notify" } else { "" };
+    format!(
+        "\n# NAME.socket\n[Socket]\n{lines}ReusePort=yes\nTriggerLimitIntervalSec=0\n\n[Install]\n\
+         WantedBy=sockets.target\n\n# NAME.service\n[Unit]\nStartLimitIntervalSec=0\n\n[Service]\n\
+         Type=notify\nNotifyAccess=main\nDelegate=yes\nExecStart=/usr/bin/handover run{notify} -- {command}\n\
+         ExecReload=/usr/bin/handover reload\nSyslogIdentifier=%N\nNonBlocking=yes\nKillMode=process\n\
+         Restart=always\nRestartSec=100ms\nFileDescriptorStoreMax=64\nFileDescriptorStorePreserve=yes\n\n\
+         [Install]\nWantedBy=multi-user.target\n"
+    )
+}
+
+/// A word as ExecStart= takes it: systemd.service(5), "Command lines".
+fn quoted(word: &str) -> String {
+    let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+%$".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) { escaped } else { format!("\"{escaped}\"") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_quoted_where_it_must_be() {
+        for (word, wanted) in [
+            ("/usr/bin/x", "/usr/bin/x"),
+            ("--rate=5%", "--rate=5%%"),
+            ("a b", "\"a b\""),
+            ("", "\"\""),
+            ("$HOME\\\"", "\"$$HOME\\\\\\\"\""),
+        ] {
+            assert_eq!(quoted(word), wanted);
+        }
+    }
+
+    #[test]
+    fn the_units_have_what_was_seen() {
+        let place = super::super::address::Place {
+            address: "[::]:80".parse().unwrap(),
+            kind: super::super::address::Kind::Stream,
+        };
+        let text = units("x --y", &[place], true);
+        assert_eq!(text.matches("ListenStream=[::]:80\n").count(), 3);
+        assert!(text.contains("\nExecStart=/usr/bin/handover run --notify -- x --y\n"));
+    }
+}

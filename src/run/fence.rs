@@ -1,0 +1,175 @@
+//! What belongs to one generation: a cgroup of its own where the unit delegates them, cgroups(7), else
+//! a process group.
+//!
+//! A cgroup holds whatever the program starts, daemons and orphans as well, and is killed whole. From a
+//! process group a program may take its children away: they are then nobody's, and this file never finds
+//! them.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// How the folder of a generation begins.
+const PREFIX: &str = "generation-";
+
+/// Where the cgroups of generations are made: our own cgroup.
+#[derive(Debug)]
+pub(crate) struct Ground(PathBuf);
+
+impl Ground {
+    /// Our own cgroup, if we may make others in it.
+    ///
+    /// Errors: in words, why not.
+    pub(crate) fn find() -> Result<Self, String> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+        let mount = mounts.lines().find_map(cgroup2_mount).ok_or("no cgroup2 is mounted")?;
+        let own = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("no unified cgroup")?;
+        let path = Path::new(mount).join(own);
+        let trial = path.join("handover-trial");
+        fs::create_dir(&trial)
+            .and_then(|()| fs::remove_dir(&trial))
+            .map_err(|error| format!("no cgroup can be made in {}: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// A new cgroup for a generation.
+    pub(crate) fn make(&self, number: u64) -> io::Result<Fence> {
+        let path = self.0.join(format!("{PREFIX}{number}"));
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        Ok(Fence::Cgroup(path))
+    }
+
+    /// Generations of a runner that was here before, in which something still runs.
+    pub(crate) fn survivors(&self) -> Vec<(u64, Fence)> {
+        let folders = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let number = |folder: &fs::DirEntry| folder.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok();
+        let found = folders.filter_map(|folder| Some((number(&folder)?, Fence::Cgroup(folder.path()))));
+        found.filter(|(_, fence)| fence.is_alive() || fence.remove().is_err()).collect()
+    }
+}
+
+/// Where cgroup2 is mounted, if this line of proc_pid_mountinfo(5) tells.
+fn cgroup2_mount(line: &str) -> Option<&str> {
+    let (place, kind) = line.split_once(" - ")?;
+    kind.starts_with("cgroup2 ").then(|| place.split(' ').nth(4)).flatten()
+}
+
+/// What belongs to one generation.
+#[derive(Debug, Clone)]
+pub(crate) enum Fence {
+    /// The cgroup in this folder, and those below it.
+    Cgroup(PathBuf),
+    /// The process group of this number.
+    Group(i32),
+}
+
+impl Fence {
+    /// The file by which a process moves in; `None` for a process group.
+    pub(crate) fn door(&self) -> io::Result<Option<File>> {
+        match self {
+            Self::Cgroup(path) => File::options().write(true).open(path.join("cgroup.procs")).map(Some),
+            Self::Group(_) => Ok(None),
+        }
+    }
+
+    /// The processes in it.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        let mut pids = Vec::new();
+        match self {
+            Self::Cgroup(path) => collect(path, &mut pids),
+            Self::Group(group) => {
+                let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+                let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+                let is_in = |pid: &i32| {
+                    nix::unistd::getpgid(Some(Pid::from_raw(*pid))).is_ok_and(|of| of.as_raw() == *group)
+                };
+                pids.extend(numbers.filter(is_in));
+            }
+        }
+        pids
+    }
+
+    /// Whether anything runs in it; a process that nobody has reaped does not.
+    pub(crate) fn is_alive(&self) -> bool {
+        match self {
+            Self::Cgroup(path) => {
+                let events = fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
+                events.lines().any(|line| line == "populated 1")
+            }
+            Self::Group(group) => killpg(Pid::from_raw(*group), None).is_ok(),
+        }
+    }
+
+    /// Kills all of it: nothing in it can get away meanwhile.
+    pub(crate) fn kill(&self) {
+        match self {
+            Self::Cgroup(path) => {
+                if fs::write(path.join("cgroup.kill"), "1").is_err() {
+                    // Before Linux 5.14: what is started meanwhile is met by the next look.
+                    for pid in self.pids() {
+                        let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+                    }
+                }
+            }
+            Self::Group(group) => drop(killpg(Pid::from_raw(*group), Signal::SIGKILL)),
+        }
+    }
+
+    /// Removes the cgroup, in which nothing runs.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match self {
+            Self::Cgroup(path) => remove(path),
+            Self::Group(_) => Ok(()),
+        }
+    }
+}
+
+/// The processes of a cgroup and of those below it.
+fn collect(path: &Path, pids: &mut Vec<i32>) {
+    let procs = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    pids.extend(procs.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+    below(path).for_each(|folder| collect(&folder, pids));
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    below(path).try_for_each(|folder| remove(&folder))?;
+    fs::remove_dir(path)
+}
+
+fn below(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_process_group_is_found_and_killed_whole() {
+        let mut cat = Command::new("/bin/sh");
+        cat.args(["-c", "cat & cat"]).stdin(Stdio::piped()).process_group(0);
+        let mut shell = cat.spawn().unwrap();
+        let fence = Fence::Group(shell.id().cast_signed());
+        assert!(fence.is_alive() && fence.pids().contains(&shell.id().cast_signed()));
+        fence.kill();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&shell.wait().unwrap()), Some(9));
+    }
+
+    #[test]
+    fn the_mount_is_found_among_others() {
+        let line = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        assert_eq!(cgroup2_mount(line), Some("/sys/fs/cgroup"));
+        assert_eq!(cgroup2_mount("22 1 8:1 / / rw - ext4 /dev/sda1 rw"), None);
+        assert_eq!(cgroup2_mount(""), None);
+    }
+}

@@ -1,0 +1,321 @@
+//! One start of the program, and everything that belongs to it.
+//!
+//! It is a child of the runner, in a cgroup or process group of its own. It finds the sockets of its slot
+//! as LISTEN_FDS, and gets them in place of its own if it binds their addresses; its output goes where
+//! the runner's goes. It is killed whole. This file never decides when.
+
+use std::collections::HashSet;
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+
+use super::fence::{Fence, Ground};
+use super::herald::{Herald, Word};
+use super::inside;
+use super::intercept::Notes;
+use super::slots::Slots;
+use super::table::Entry;
+use crate::activation::env;
+use crate::sys::pidfd::Pidfd;
+use crate::sys::seccomp::{self, Notification};
+use crate::sys::spawn::{Apart, Program, SpawnError, Variable, spawn_apart};
+use crate::sys::watch::Watched;
+use crate::sys::{other, scm, seqpacket};
+use crate::upgrade::launch::{CREDENTIALS_VARIABLE, DROPPED};
+use crate::upgrade::{Failure, Reason};
+
+/// What the tasks of a generation tell the runner.
+#[derive(Debug)]
+pub(crate) enum Fact {
+    /// It binds or listens, and waits for an answer.
+    Asks(u64, Notification),
+    /// No process of it has the filter any more.
+    Silent,
+    /// Its main process has ended, which is no child of ours.
+    Ended(u64),
+    /// It said something.
+    Says(u64, Word),
+    /// A probe passed, or did not.
+    Probed(u64, Result<(), String>),
+    /// A probe wants its command to be run; the answer is whether that ended well.
+    Runs(tokio::sync::oneshot::Sender<bool>),
+}
+
+/// See the banner.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pub(crate) slot: usize,
+    /// The process that was started; `None` for what an earlier runner started.
+    pub(crate) main: Option<Pidfd>,
+    pub(crate) fence: Fence,
+    listener: Option<Arc<Watched>>,
+    pub(crate) notes: Notes,
+    /// Connections of which it has found the end, by inode.
+    half_closed: HashSet<u64>,
+    /// How the main process ended, once it has.
+    pub(crate) ended: Option<String>,
+    /// What the program says of itself.
+    pub(crate) status: Option<String>,
+    /// Why the probe did not pass, last.
+    pub(crate) probe_trouble: Option<String>,
+    /// Ends with the generation.
+    pub(crate) tasks: JoinSet<()>,
+}
+
+impl Generation {
+    /// Starts `command` as generation `number`, on `slot`; without a `ground` in a process group.
+    pub(crate) fn start(
+        number: u64,
+        slot: usize,
+        command: &[OsString],
+        slots: &Slots,
+        ground: Option<&Ground>,
+        facts: &UnboundedSender<Fact>,
+    ) -> Result<Self, Failure> {
+        let system = |what: &'static str| move |error| Failure::from_io(Reason::Spawn, what, &error);
+        let fence = ground.map(|ground| ground.make(number)).transpose().map_err(system("make a cgroup"))?;
+        let door = fence.as_ref().map(Fence::door).transpose().map_err(system("open the cgroup"))?.flatten();
+        let herald = Herald::open(number).map_err(system("open a notify socket"))?;
+        let (ours, theirs) = seqpacket::pair().map_err(system("make a socket pair"))?;
+        let path = find(command.first().map(OsString::as_os_str).unwrap_or_default())?;
+        let passed = slots.passed(slot);
+        let program = Program {
+            path: c_string(path.as_os_str())?,
+            argv: command.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?,
+            environment: environment(&herald, passed.iter().map(|(name, _)| name.as_str()))?,
+            fds: passed.iter().map(|(_, fd)| *fd).collect(),
+        };
+        let apart = Apart { cgroup: door.as_ref().map(AsFd::as_fd), asked: Some(theirs.as_fd()) };
+        let spawned = spawn_apart(&program, apart);
+        drop(theirs);
+        let listener = scm::receive(ours.as_fd(), &mut [0]).ok().and_then(|mut received| received.fds.pop());
+        let main = match spawned {
+            Ok(main) => main,
+            Err(error) => {
+                if let Some(fence) = fence {
+                    // It is empty, or its last process is about to go: then it is removed by the next runner.
+                    let _ = fence.remove();
+                }
+                return Err(not_started(error, listener.is_some(), &path));
+            }
+        };
+        let listener =
+            listener.ok_or_else(|| Failure::new(Reason::Spawn, "no seccomp listener came along"))?;
+        let fence = fence.unwrap_or_else(|| Fence::Group(main.pid()));
+        let mut this = Self { main: Some(main), ..Self::found(slot, fence) };
+        this.hear(number, listener, facts).map_err(system("watch the seccomp listener"))?;
+        let facts = facts.clone();
+        this.tasks.spawn(async move {
+            while let Ok(word) = herald.next().await {
+                let _ = facts.send(Fact::Says(number, word));
+            }
+        });
+        Ok(this)
+    }
+
+    /// One that an earlier runner started.
+    pub(crate) fn found(slot: usize, fence: Fence) -> Self {
+        Self {
+            slot,
+            main: None,
+            fence,
+            listener: None,
+            notes: Notes::default(),
+            half_closed: HashSet::new(),
+            ended: None,
+            status: None,
+            probe_trouble: None,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Hears what is asked at its seccomp listener, from now on.
+    pub(crate) fn hear(
+        &mut self,
+        number: u64,
+        listener: OwnedFd,
+        facts: &UnboundedSender<Fact>,
+    ) -> io::Result<()> {
+        let listener = Arc::new(Watched::new(listener)?);
+        self.tasks.spawn(watch(number, Arc::clone(&listener), facts.clone()));
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    /// Takes a main process that is no child of ours, and hears of its end.
+    pub(crate) fn follow(
+        &mut self,
+        number: u64,
+        main: Pidfd,
+        facts: &UnboundedSender<Fact>,
+    ) -> io::Result<()> {
+        let (watched, facts) = (Watched::new(main.as_fd().try_clone_to_owned()?)?, facts.clone());
+        self.tasks.spawn(async move {
+            if watched.readable().await.is_ok() {
+                let _ = facts.send(Fact::Ended(number));
+            }
+        });
+        self.main = Some(main);
+        Ok(())
+    }
+
+    /// Where its questions are answered.
+    pub(crate) fn listener(&self) -> Option<Arc<Watched>> {
+        self.listener.clone()
+    }
+
+    /// Whether nothing of it runs any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        (self.main.is_none() || self.ended.is_some()) && !self.fence.is_alive()
+    }
+
+    /// Sends its main process a signal; all of them, if that has left others behind.
+    pub(crate) fn signal(&self, signal: Signal) {
+        match &self.main {
+            Some(main) if self.ended.is_none() => drop(main.signal(signal)),
+            _ => {
+                for pid in self.fence.pids() {
+                    // Gone is as good.
+                    let _ = kill(Pid::from_raw(pid), signal);
+                }
+            }
+        }
+    }
+
+    /// The sockets of its slot that nobody in it waits on.
+    pub(crate) fn unserved(&self, slots: &Slots) -> HashSet<u64> {
+        let wanted = slots.inodes(self.slot);
+        let waits = inside::waits_on(&self.fence.pids(), &wanted);
+        wanted.difference(&waits).copied().collect()
+    }
+
+    /// Has it find the end of those of its connections that were silent for so long: it closes them then,
+    /// after what it is doing.
+    pub(crate) fn half_close(&mut self, slots: &Slots, table: &[Entry], silent: Duration) {
+        let ports = slots.ports();
+        let open = table.iter().filter(|one| one.is_connection() && ports.contains(&one.port));
+        let open = open.map(|one| one.inode).filter(|inode| !self.half_closed.contains(inode)).collect();
+        for (inode, (pid, number)) in inside::holders(&self.fence.pids(), &open) {
+            let copy = Pidfd::open(pid).and_then(|process| other::copy_of(&process, number));
+            let Ok(copy) = copy else { continue };
+            let was_silent = other::silent_for(copy.as_fd()).is_ok_and(|time| time >= silent);
+            if was_silent && other::end_reading(copy.as_fd()).is_ok() {
+                self.half_closed.insert(inode);
+            }
+        }
+    }
+
+    /// How many connections it has, and how many wait for it.
+    pub(crate) fn load(&self, slots: &Slots, table: &[Entry]) -> (usize, usize) {
+        let (ports, queues) = (slots.ports(), slots.inodes(self.slot));
+        let own = inside::sockets(&self.fence.pids());
+        let connection =
+            |one: &&Entry| one.is_connection() && ports.contains(&one.port) && own.contains(&one.inode);
+        let queue = |one: &&Entry| queues.contains(&one.inode) && one.waiting > 0;
+        (table.iter().filter(connection).count(), table.iter().filter(queue).count())
+    }
+}
+
+/// Tells of everything that is asked, until nobody can ask any more.
+async fn watch(number: u64, listener: Arc<Watched>, facts: UnboundedSender<Fact>) {
+    while let Ok(asked) = listener.try_when_readable(seccomp::receive).await {
+        let fact = asked.map_or(Fact::Silent, |asked| Fact::Asks(number, asked));
+        let end = asked.is_none();
+        if facts.send(fact).is_err() || end {
+            return;
+        }
+    }
+}
+
+/// What kept a program from being started.
+fn not_started(error: SpawnError, is_apart: bool, path: &Path) -> Failure {
+    match error {
+        SpawnError::NotExecuted(error) if is_apart => Failure::from_io(Reason::Exec, path.display(), &error),
+        SpawnError::NotExecuted(error) => {
+            let what =
+                "set the program apart (its cgroup, and a seccomp filter that asks about bind and listen)";
+            let mut failure = Failure::from_io(Reason::Spawn, what, &error);
+            if failure.errno == libc::EBUSY {
+                failure.detail += ": another seccomp listener is above us, and there can be one only";
+            }
+            failure
+        }
+        SpawnError::NoProcess(error) => {
+            Failure::from_io(Reason::Spawn, "make a process for the program", &error)
+        }
+    }
+}
+
+/// The file of a program: as it stands if there is a slash in it, else found in `$PATH`.
+fn find(name: &OsStr) -> Result<PathBuf, Failure> {
+    let is_program = |path: &PathBuf| {
+        path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    if name.as_bytes().contains(&b'/') {
+        return Ok(name.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(is_program);
+    found.ok_or_else(|| {
+        let detail = format!("{}: there is no such program in PATH={}", name.display(), path.display());
+        Failure { errno: libc::ENOENT, ..Failure::new(Reason::Exec, detail) }
+    })
+}
+
+/// The runner's own, without what PID 1 told the runner alone, and with what is for this generation.
+fn environment<'a>(herald: &Herald, names: impl Iterator<Item = &'a str>) -> Result<Vec<Variable>, Failure> {
+    let kept = |name: &OsStr| name == CREDENTIALS_VARIABLE || DROPPED.iter().all(|dropped| name != *dropped);
+    let mut all: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| kept(name)).collect();
+    all.push(("NOTIFY_SOCKET".into(), herald.address()));
+    let listen = env::write(names).map_err(|error| Failure::new(Reason::Spawn, error.to_string()))?;
+    let passes = !listen.is_empty();
+    all.extend(listen.into_iter().map(|(name, value)| (name.into(), value.into())));
+    let fixed = |(name, value): (OsString, OsString)| {
+        c_string(OsStr::from_bytes(&[name.as_bytes(), b"=", value.as_bytes()].concat())).map(Variable::Fixed)
+    };
+    let mut variables = all.into_iter().map(fixed).collect::<Result<Vec<_>, _>>()?;
+    if passes {
+        variables.push(Variable::OwnPid("LISTEN_PID".into()));
+        variables.push(Variable::OwnPidfdId("LISTEN_PIDFDID".into()));
+    }
+    Ok(variables)
+}
+
+fn c_string(text: &OsStr) -> Result<CString, Failure> {
+    let nul = |_| Failure::new(Reason::Exec, format!("a NUL byte inside {:?} cannot be passed on", text));
+    CString::new(text.as_bytes()).map_err(nul)
+}
+
+/// How a process ended, in words.
+fn ending(status: nix::sys::wait::WaitStatus) -> Option<(i32, String, bool)> {
+    use nix::sys::wait::WaitStatus;
+    match status {
+        WaitStatus::Exited(pid, code) => {
+            Some((pid.as_raw(), format!("exited with status {code}"), code == 0))
+        }
+        WaitStatus::Signaled(pid, signal, _) => {
+            Some((pid.as_raw(), format!("was killed by {signal}"), false))
+        }
+        _ => None,
+    }
+}
+
+/// What became of all children that have ended: pid, words, and whether it ended well.
+pub(crate) fn reap() -> Vec<(i32, String, bool)> {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    let next = || match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::StillAlive) | Err(_) => None,
+        Ok(status) => Some(status),
+    };
+    std::iter::from_fn(next).filter_map(ending).collect()
+}

@@ -1,0 +1,153 @@
+//! The answers to a program that binds and listens: a slot in place of its own socket, or none.
+//!
+//! A refusal says in the generation's notes which line of a `.socket` unit would fit; an address that no
+//! slot has is left alone, and noted, too. What cannot be looked at is left alone.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::address::{self, Choice, Kind, Place};
+use super::inside;
+use super::slots::Slots;
+use crate::activation::{self, Role, Transport};
+use crate::sys::pidfd::Pidfd;
+use crate::sys::seccomp::{self, Answer, Call, Notification};
+use crate::sys::{kind, mirror, other};
+
+/// What a generation did about its sockets otherwise than a slot wants it, in words.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    troubles: Vec<String>,
+    /// It bound a socket that can have no slots: a unix socket.
+    pub(crate) has_unix: bool,
+}
+
+/// Most notes of one generation.
+const MOST_NOTES: usize = 8;
+
+impl Notes {
+    /// All of them in one text; empty if there are none.
+    pub(crate) fn text(&self) -> String {
+        self.troubles.join("; ")
+    }
+
+    fn note(&mut self, words: String) {
+        if self.troubles.len() < MOST_NOTES && !self.troubles.contains(&words) {
+            self.troubles.push(words);
+        }
+    }
+}
+
+/// One who asks, and for whom the answer is.
+pub(crate) struct Asked<'a> {
+    pub(crate) listener: BorrowedFd<'a>,
+    pub(crate) notification: &'a Notification,
+    /// The slot of its generation.
+    pub(crate) slot: usize,
+    /// Slots may be made for an address that has none.
+    pub(crate) may_open: bool,
+}
+
+/// Answers; the index of a group that was made for it.
+pub(crate) fn answer(asked: &Asked<'_>, slots: &mut Slots, notes: &mut Notes) -> io::Result<Option<usize>> {
+    let before = slots.groups().len();
+    let answer = decide(asked, slots, notes);
+    seccomp::answer(asked.listener, asked.notification.id, answer)?;
+    Ok((slots.groups().len() > before).then_some(before))
+}
+
+fn decide(asked: &Asked<'_>, slots: &mut Slots, notes: &mut Notes) -> Answer {
+    let Notification { tid, number, call, id } = *asked.notification;
+    match call {
+        Call::Listen => match look(tid, number) {
+            // It does already, and its backlog is the unit's.
+            Ok((_, inode)) if slots.has(inode) => Answer::Done,
+            _ => Answer::Continue,
+        },
+        Call::Bind { address, len } => {
+            let bytes = other::bytes_at(tid, address, len).unwrap_or_default();
+            let Some(address) = address::read(&bytes) else {
+                notes.has_unix |= bytes.starts_with(&(libc::AF_UNIX as u16).to_ne_bytes());
+                return Answer::Continue;
+            };
+            let found = look(tid, number);
+            // What was read belongs to a process that still waits, and not to one that has its number now.
+            if !seccomp::is_valid(asked.listener, id) {
+                return Answer::Continue;
+            }
+            match found {
+                Ok((socket, _)) => place(asked, address, &socket, slots, notes),
+                Err(error) => {
+                    notes.note(format!(
+                        "the socket that it binds to {address} cannot be looked at ({error}): pidfd_getfd must \
+                         be allowed (SystemCallFilter=, CAP_SYS_PTRACE)"
+                    ));
+                    Answer::Continue
+                }
+            }
+        }
+    }
+}
+
+/// A copy of a socket of somebody else's, and its inode.
+fn look(tid: i32, number: i32) -> io::Result<(OwnedFd, u64)> {
+    let process = Pidfd::open(inside::process_of(tid).ok_or(Errno::ESRCH)?)?;
+    let copy = other::copy_of(&process, number)?;
+    let inode = nix::sys::stat::fstat(&copy)?.st_ino;
+    Ok((copy, inode))
+}
+
+/// Puts a slot in its place, if it is to have one.
+fn place(
+    asked: &Asked<'_>,
+    address: std::net::SocketAddr,
+    socket: &OwnedFd,
+    slots: &mut Slots,
+    notes: &mut Notes,
+) -> Answer {
+    let kind = match kind::kind(socket.as_fd()) {
+        Ok(activation::Kind::Socket(Transport::Tcp | Transport::Mptcp, Role::Alone)) => Kind::Stream,
+        Ok(activation::Kind::Socket(Transport::Udp, Role::Alone)) => Kind::Datagram,
+        _ => return Answer::Continue,
+    };
+    let place = Place { address, kind };
+    let group = match slots.choose(place) {
+        Choice::Slots(group) => group,
+        Choice::WrongFamily(group) => {
+            let there = slots.groups()[group].place.map(|place| place.to_string()).unwrap_or_default();
+            notes.note(format!(
+                "it binds {address}, and the slots are of the other family ({there}): write {place}, as many \
+                 times, with ReusePort=yes"
+            ));
+            return Answer::Refused(Errno::EADDRNOTAVAIL);
+        }
+        Choice::Elsewhere if address.port() == 0 => return Answer::Continue,
+        Choice::Elsewhere if asked.may_open => match slots.open(place, socket.as_fd(), asked.slot) {
+            Ok(group) => group,
+            Err(error) => {
+                notes.note(format!("no slots can be made at {place}: {error}"));
+                return Answer::Refused(error.raw_os_error().map_or(Errno::EADDRINUSE, Errno::from_raw));
+            }
+        },
+        Choice::Elsewhere => {
+            notes.note(format!("it binds {address}, where no slot is ({})", slots.words()));
+            return Answer::Continue;
+        }
+    };
+    match put(asked, socket, slots.groups()[group].socket(asked.slot)) {
+        Ok(()) => Answer::Done,
+        Err(error) => {
+            notes.note(format!("no slot can be put in place of {address}: {error}"));
+            Answer::Refused(Errno::EADDRINUSE)
+        }
+    }
+}
+
+fn put(asked: &Asked<'_>, socket: &OwnedFd, slot: BorrowedFd<'_>) -> io::Result<()> {
+    let Notification { tid, number, .. } = *asked.notification;
+    mirror::carry_over(socket.as_fd(), slot)?;
+    let close_on_exec = inside::is_close_on_exec(tid, number);
+    seccomp::replace(asked.listener, asked.notification, slot, close_on_exec)
+}

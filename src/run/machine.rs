@@ -1,0 +1,379 @@
+//! The machine of the runner: which generation lives, which one comes, which ones leave. Events in,
+//! actions out.
+//!
+//! ```text
+//!            Ready           Probed          the time is up
+//!  Starting ------> Probing --------> Canary ----------------> Live ------> Draining ------> Stopping ---> gone
+//!     |   `-- without --probe --^        |       a newer one    |   is Empty, or     |  signalled  |
+//!     |       `----------- without --canary --------^  is Live  |   the time is up   |             |
+//!     |                   |              |                      |                    |             v
+//!     +-------------------+--------------+                      | Gone: crashed      +-- time -> Killed
+//!     | Gone, the time is up, the caller has gone               v
+//!     v                                              started again in its slot, later and later
+//!   Failed: killed, and whoever asked is told why
+//! ```
+//!
+//! New connections go to the slot of the one that is `Live` until another one is: a generation that
+//! fails was never seen by a client, but for the share that a canary has. A crash moves nothing: what
+//! comes waits in the queue of the slot, for the next generation in it.
+//!
+//! One upgrade is under way at a time, and whoever asked is answered exactly once. A start that is
+//! nobody's wish (the first, or after a crash) is an upgrade without an asker. It never does anything
+//! itself: no process, no socket, no clock; the time comes in with each event.
+
+mod steps;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use self::words::{Action, Event, Limits, OnBusy};
+use crate::upgrade::{Failure, Reason};
+
+/// The first pause after a crash; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause after a crash.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Who has lived so long has not crashed again, but for the first time.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// Most generations on one shared listener.
+const MOST_SHARING: usize = 4;
+
+/// How a generation is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It served when this runner was started.
+    Survivor,
+    Starting {
+        until: Instant,
+    },
+    Probing {
+        until: Instant,
+    },
+    Canary {
+        until: Instant,
+    },
+    Live {
+        since: Instant,
+    },
+    Draining {
+        since: Instant,
+    },
+    Stopping {
+        until: Instant,
+    },
+    /// It was killed before it served.
+    Failed(Failure),
+    /// It was killed after it served.
+    Killed,
+}
+
+/// One start of the program.
+#[derive(Clone, Debug)]
+pub(super) struct Generation {
+    pub(super) number: u64,
+    pub(super) slot: usize,
+    pub(super) state: State,
+}
+
+/// How far the upgrade is that somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// It waits for a slot.
+    Queued,
+    /// It is this generation.
+    Coming(u64),
+}
+
+/// See the picture above.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    limits: Limits,
+    pub(super) generations: Vec<Generation>,
+    last: u64,
+    wish: Option<Wish>,
+    /// In which slot to start the program again, and when.
+    pub(super) restart: Option<(usize, Instant)>,
+    /// Where new connections go.
+    home: usize,
+    crashes: u32,
+    serving: bool,
+    stopping: bool,
+    ended: bool,
+}
+
+impl Machine {
+    /// A runner that will start its first generation in `slot` at the first [`Event::Tick`]. `survivors`
+    /// are generations of a runner before it, with their slots; one in `slot` drains first.
+    pub(crate) fn new(limits: Limits, slot: usize, survivors: &[(u64, usize)], now: Instant) -> Self {
+        let survivor = |&(number, at): &(u64, usize)| {
+            let drains = at == slot && limits.slots > 1;
+            let state = if drains { State::Draining { since: now } } else { State::Survivor };
+            Generation { number, slot: at, state }
+        };
+        Self {
+            limits,
+            generations: survivors.iter().map(survivor).collect(),
+            last: survivors.iter().map(|(number, _)| *number).max().unwrap_or(0),
+            wish: None,
+            restart: Some((slot, now)),
+            home: slot,
+            crashes: 0,
+            serving: false,
+            stopping: false,
+            ended: false,
+        }
+    }
+
+    /// The number and the slot of the live generation.
+    pub(crate) fn live(&self) -> Option<(u64, usize)> {
+        let live = self.generations.iter().find(|one| matches!(one.state, State::Live { .. }))?;
+        Some((live.number, live.slot))
+    }
+
+    /// A runner that goes on where one before it was: `live` is the number and the slot of the generation
+    /// that serves, `others` drain.
+    pub(crate) fn resume(limits: Limits, live: (u64, usize), others: &[(u64, usize)], now: Instant) -> Self {
+        let mut this = Self::new(limits, live.1, &[], now);
+        let drains = |&(number, slot): &(u64, usize)| Generation {
+            number,
+            slot,
+            state: State::Draining { since: now },
+        };
+        this.generations = others.iter().map(drains).collect();
+        this.generations.push(Generation { number: live.0, slot: live.1, state: State::Live { since: now } });
+        this.last = this.generations.iter().map(|one| one.number).max().unwrap_or(0);
+        (this.restart, this.serving) = (None, true);
+        this
+    }
+
+    /// Whether the service was ready once.
+    pub(crate) fn has_served(&self) -> bool {
+        self.serving
+    }
+
+    /// Whether this generation has not said yet that it is ready.
+    pub(crate) fn starts(&self, number: u64) -> bool {
+        matches!(self.state(number), Some(State::Starting { .. }))
+    }
+
+    /// Whether nobody in this generation needs to be waited for: it comes, or it is being killed.
+    pub(crate) fn hurries(&self) -> bool {
+        self.generations.iter().any(|one| !matches!(one.state, State::Live { .. } | State::Draining { .. }))
+    }
+
+    /// Those of which it matters whether they are empty.
+    pub(crate) fn draining(&self) -> impl Iterator<Item = u64> {
+        self.generations
+            .iter()
+            .filter(|one| matches!(one.state, State::Draining { .. }))
+            .map(|one| one.number)
+    }
+
+    /// How many have served and leave.
+    pub(crate) fn leaving(&self) -> usize {
+        let leaves = |one: &&Generation| {
+            matches!(
+                one.state,
+                State::Draining { .. } | State::Stopping { .. } | State::Killed | State::Survivor
+            )
+        };
+        self.generations.iter().filter(leaves).count()
+    }
+
+    /// The slots in which something runs or will run.
+    pub(crate) fn taken(&self) -> impl Iterator<Item = usize> {
+        self.generations.iter().map(|one| one.slot).chain(self.restart.map(|(slot, _)| slot))
+    }
+
+    /// When [`Event::Tick`] is due at the latest, whatever else happens.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        let restart = self.restart.filter(|_| !self.comes() && self.is_home_free()).map(|(_, at)| at);
+        self.generations.iter().filter_map(|one| self.until(one)).chain(restart).min()
+    }
+
+    fn until(&self, one: &Generation) -> Option<Instant> {
+        match one.state {
+            State::Starting { until }
+            | State::Probing { until }
+            | State::Canary { until }
+            | State::Stopping { until } => Some(until),
+            State::Draining { since } => Some(since + self.limits.drain),
+            State::Survivor | State::Live { .. } | State::Failed(_) | State::Killed => None,
+        }
+    }
+
+    /// Takes an event in and gives out what is to be done about it.
+    pub(crate) fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let mut actions = self.react(event, now);
+        actions.extend(self.settle(now));
+        actions
+    }
+
+    fn react(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        match event {
+            Event::Asked => self.asked(now),
+            Event::CallerGone => self.caller_gone(),
+            Event::StartFailed { number, failure } => {
+                let gone = self.remove(number);
+                gone.map_or(vec![], |gone| self.start_failed(&gone, failure, now))
+            }
+            Event::Ready { number } => self.ready(number, now),
+            Event::Probed { number } => match self.state(number) {
+                Some(State::Probing { .. }) => self.proven(number, now),
+                _ => vec![],
+            },
+            Event::Empty { number } => match self.state(number) {
+                Some(State::Draining { since }) if now >= *since + self.limits.linger => {
+                    self.stop(number, self.limits.stop, now)
+                }
+                _ => vec![],
+            },
+            Event::Gone { number, how } => self.gone(number, how, now),
+            Event::Terminate => self.terminate(now),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    fn asked(&mut self, now: Instant) -> Vec<Action> {
+        let refuse = |reason, detail: &str| vec![Action::Refuse(Failure::new(reason, detail))];
+        if self.stopping {
+            return refuse(Reason::Ending, "the service is stopping");
+        }
+        if self.wish.is_some() || self.comes() || (self.restart.is_some() && !self.is_home_free()) {
+            return refuse(Reason::UnderWay, "another start of the program is under way; wait for its end");
+        }
+        if let Some((slot, _)) = self.restart.take() {
+            return [vec![Action::Hold], self.begin_wish(slot, now)].concat();
+        }
+        if let (true, Some((number, _))) = (self.limits.serial, self.live()) {
+            self.wish = Some(Wish::Queued);
+            return [vec![Action::Hold], self.stop(number, self.limits.drain, now)].concat();
+        }
+        if self.free_slot().is_some() {
+            self.wish = Some(Wish::Queued);
+            return vec![Action::Hold];
+        }
+        let many = format!("{} older generations still drain, and every slot is taken", self.leaving());
+        match self.limits.on_busy {
+            OnBusy::Refuse => {
+                let detail = format!("{many}: repeat the ListenStream= lines once more, or wait");
+                refuse(Reason::TooManyDraining, &detail)
+            }
+            OnBusy::Wait => {
+                self.wish = Some(Wish::Queued);
+                vec![Action::Hold]
+            }
+            OnBusy::KillOldest => {
+                self.wish = Some(Wish::Queued);
+                let oldest = self.generations.iter_mut().find(|one| !matches!(one.state, State::Live { .. }));
+                let killed = oldest.map(|oldest| {
+                    oldest.state = State::Killed;
+                    Action::Kill { number: oldest.number }
+                });
+                [Action::Hold].into_iter().chain(killed).collect()
+            }
+        }
+    }
+
+    fn caller_gone(&mut self) -> Vec<Action> {
+        match self.wish.take() {
+            Some(Wish::Coming(number)) => self.give_up(number, Failure::helper_lost()),
+            Some(Wish::Queued) => vec![Action::Failed(Failure::helper_lost())],
+            None => vec![],
+        }
+    }
+
+    fn ready(&mut self, number: u64, now: Instant) -> Vec<Action> {
+        let probe = self.limits.probe && self.limits.slots > 1;
+        match self.find(number) {
+            Some(Generation { state: state @ State::Starting { .. }, slot, .. }) if probe => {
+                if let State::Starting { until } = *state {
+                    *state = State::Probing { until };
+                }
+                vec![Action::Probe { number, slot: *slot }]
+            }
+            Some(Generation { state: State::Starting { .. }, .. }) => self.proven(number, now),
+            _ => vec![],
+        }
+    }
+
+    /// It could serve: a share of the clients, or all of them.
+    fn proven(&mut self, number: u64, now: Instant) -> Vec<Action> {
+        let live = self.live().filter(|_| self.wish == Some(Wish::Coming(number)) && self.limits.slots > 1);
+        match (self.limits.canary, live, self.find(number)) {
+            (Some((share, time)), Some((_, to)), Some(one)) => {
+                one.state = State::Canary { until: now + time };
+                vec![Action::Steer { slot: to, but: Some((one.slot, share)) }]
+            }
+            _ => self.go_live(number, now),
+        }
+    }
+
+    fn go_live(&mut self, number: u64, now: Instant) -> Vec<Action> {
+        let Some(slot) = self.find(number).map(|one| one.slot) else { return vec![] };
+        let mut actions = vec![Action::Steer { slot, but: None }];
+        let retires = |one: &&Generation| matches!(one.state, State::Live { .. } | State::Survivor);
+        let old: Vec<_> = self.generations.iter().filter(retires).map(|one| one.number).collect();
+        if let Some(one) = self.find(number) {
+            one.state = State::Live { since: now };
+        }
+        (self.restart, self.home) = (None, slot);
+        if !std::mem::replace(&mut self.serving, true) {
+            actions.push(Action::Serving { number });
+        }
+        if self.wish.take_if(|wish| *wish == Wish::Coming(number)).is_some() {
+            actions.push(Action::Switched { number });
+        }
+        for number in old {
+            if self.limits.signal_first || self.limits.slots < 2 {
+                actions.extend(self.stop(number, self.limits.drain, now));
+            } else if let Some(one) = self.find(number) {
+                one.state = State::Draining { since: now };
+            }
+        }
+        actions
+    }
+
+    fn gone(&mut self, number: u64, how: String, now: Instant) -> Vec<Action> {
+        let Some(gone) = self.remove(number) else { return vec![] };
+        match gone.state.clone() {
+            State::Failed(failure) => self.start_failed(&gone, failure, now),
+            State::Starting { .. } | State::Probing { .. } | State::Canary { .. } => {
+                let detail =
+                    format!("the new program {how} before it served; its last words are in the journal");
+                self.start_failed(&gone, Failure::new(Reason::Exited, detail), now)
+            }
+            State::Live { since } => self.crashed(gone.slot, how, since, now),
+            State::Survivor | State::Draining { .. } | State::Stopping { .. } => {
+                vec![Action::Retired { number, cut: false }]
+            }
+            State::Killed => vec![Action::Retired { number, cut: true }],
+        }
+    }
+
+    fn crashed(&mut self, slot: usize, how: String, since: Instant, now: Instant) -> Vec<Action> {
+        if self.stopping {
+            return vec![];
+        }
+        let pause = self.pause(now.saturating_duration_since(since) >= STABLE);
+        self.restart = Some((slot, now + pause));
+        let mut actions = vec![Action::Crashed { how, pause }];
+        // Who has passed everything but its time as a canary is better than nobody.
+        let canary = self.generations.iter().find(|one| matches!(one.state, State::Canary { .. }));
+        if let Some(number) = canary.map(|one| one.number) {
+            actions.extend(self.go_live(number, now));
+        }
+        actions
+    }
+
+    /// How long to wait before the next start after a crash.
+    fn pause(&mut self, stable: bool) -> Duration {
+        self.crashes = if stable { 0 } else { self.crashes.saturating_add(1) };
+        FIRST_PAUSE.saturating_mul(1 << self.crashes.min(10)).min(LONGEST_PAUSE)
+    }
+}

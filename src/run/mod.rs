@@ -1,0 +1,98 @@
+//! `handover run`: programs that know nothing of handover are upgraded by `systemctl reload`.
+//!
+//! ```text
+//!   PID 1 holds the slots              the runner, main process for good
+//!   :8080 [0] [1] [2]                   |  Start       |  Start
+//!          ^   ^                        v              v
+//!          |   `------ connections -> generation 2    generation 3   each in a cgroup of its own
+//!          `-- steered: ret 1          on slot 1       on slot 0
+//! ```
+//!
+//! *Steer, don't stop*: each generation of the program lives on sockets of its own, all in one reuseport
+//! group. One instruction in the kernel says which of them gets what is new. The old generation is not
+//! asked for anything: it gets nothing new, and once its queue is empty and its connections are gone, or
+//! the time is up, it gets its own signal to stop. A new one that exits, hangs, or does not pass its probe
+//! was never seen by a client.
+//!
+//! | the program | how it gets its slot |
+//! |---|---|
+//! | takes LISTEN_FDS | as descriptor 3 and so on |
+//! | calls bind(2) | the socket that it binds becomes the slot: seccomp asks the runner |
+//!
+//! | what fails | what happens |
+//! |---|---|
+//! | the new program cannot be executed, exits, hangs, binds another address, fails its probe | it is killed whole; the old one serves on; `handover reload` fails with the [`Reason`](crate::upgrade::Reason) |
+//! | the live generation ends by itself | what is new waits in the queue of its slot; it is started again there, later and later |
+//! | the runner is killed, KillMode=process | the programs live on, and the next runner goes on with them; one that the FD store did not keep the live one for starts a generation beside them, and switches to it |
+//! | the runner is killed, any other KillMode= | PID 1 kills the programs, too, and starts the runner again; what is new waits |
+//!
+//! What it cannot do: a program that binds through io_uring or with another ABI is not seen; a program
+//! that locks its data needs the serial strategy, in which clients wait; datagrams that were queued before
+//! the first steering are not passed on.
+//!
+//! This chapter never touches the old generation before the new one serves, never proxies what it can
+//! steer, never traces a program, and never prints.
+#![forbid(unsafe_code)]
+
+mod address;
+mod explain;
+mod fence;
+mod generation;
+mod herald;
+mod inside;
+mod intercept;
+mod journal;
+mod machine;
+mod options;
+mod probe;
+mod relay;
+mod runner;
+mod slots;
+mod table;
+
+pub use self::options::{Busy, Options, Probe, Strategy};
+use crate::activation::ClaimError;
+use crate::upgrade::Failure;
+
+/// Why the runner ends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What was passed to it cannot be claimed.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// There is no runtime.
+    #[error("cannot start a runtime")]
+    Runtime(#[source] std::io::Error),
+    /// The program does not get ready, or the runner cannot work here.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// Runs a program as the service that this process is, until it is told to stop: SIGTERM. To be called
+/// first thing in a process of its own.
+///
+/// # Errors
+/// [`Error`]: it never got ready, or cannot be run here.
+pub fn run(options: Options) -> Result<(), Error> {
+    let inherited = crate::activation::claim()?;
+    Ok(on_a_runtime(runner::run(options, inherited))??)
+}
+
+/// Starts a program aside, where no client comes, and says in words what was seen of it, and which units
+/// fit it. To be called in a process of its own.
+///
+/// # Errors
+/// [`Error`]: it cannot be started.
+pub fn explain(options: &Options) -> Result<String, Error> {
+    Ok(on_a_runtime(explain::explain(options))??)
+}
+
+fn on_a_runtime<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    let done = runtime.block_on(work);
+    // A relay does not hold up the end.
+    runtime.shutdown_background();
+    Ok(done)
+}

@@ -1,0 +1,74 @@
+//! Connections that wait where no generation is: passed on to the live one, byte by byte.
+//!
+//! They come there before the first steering, when the kernel spreads them over all slots, or when a
+//! handshake took longer than a drain. A relay keeps its clients from waiting for ever; the price is that
+//! the program sees this host's address in place of theirs. Datagrams are not passed on.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::AbortHandle;
+
+use super::address::Kind;
+use super::slots::{Slots, reachable};
+use crate::sys::watch::Watched;
+use crate::sys::{adopt, seqpacket};
+
+/// The slots that are looked after, by group and slot.
+#[derive(Debug, Default)]
+pub(crate) struct Relays {
+    at_work: HashMap<(usize, usize), AbortHandle>,
+}
+
+impl Relays {
+    /// Looks after all slots but the `taken` ones from now on; `told` hears the slot at which something
+    /// waited. Connections that are being passed on go on in any case.
+    pub(crate) fn tend(&mut self, slots: &Slots, taken: &[usize], told: &UnboundedSender<usize>) {
+        self.at_work.retain(|(_, slot), task| {
+            let keep = !taken.contains(slot);
+            if !keep {
+                task.abort();
+            }
+            keep && !task.is_finished()
+        });
+        for (at, group) in slots.groups().iter().enumerate().filter(|(_, group)| !group.is_shared()) {
+            let Some(place) = group.place.filter(|place| place.kind == Kind::Stream) else { continue };
+            for slot in (0..group.len()).filter(|slot| !taken.contains(slot)) {
+                let Ok(socket) = group.socket(slot).try_clone_to_owned() else { continue };
+                let told = told.clone();
+                self.at_work.entry((at, slot)).or_insert_with(|| {
+                    let task = async move { accept(socket, reachable(place.address), slot, &told).await };
+                    tokio::spawn(task).abort_handle()
+                });
+            }
+        }
+    }
+}
+
+/// Accepts what comes, until something is wrong or this is aborted.
+async fn accept(
+    listener: OwnedFd,
+    to: SocketAddr,
+    slot: usize,
+    told: &UnboundedSender<usize>,
+) -> io::Result<()> {
+    // Nobody else accepts here, so it may be what it needs to be.
+    adopt::set_nonblocking(listener.as_fd())?;
+    let listener = Watched::new(listener)?;
+    loop {
+        let client = listener.try_when_readable(seqpacket::accept).await?;
+        let client = TcpStream::from_std(client.into())?;
+        // Who is told may have ended.
+        let _ = told.send(slot);
+        tokio::spawn(pass_on(client, to));
+    }
+}
+
+async fn pass_on(mut client: TcpStream, to: SocketAddr) -> io::Result<()> {
+    let mut server = TcpStream::connect(to).await?;
+    tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
+}

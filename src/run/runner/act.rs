@@ -1,0 +1,252 @@
+//! Doing what the machine says.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::super::address::Kind;
+use super::super::generation::{Fact, Generation};
+use super::super::journal::Entry;
+use super::super::machine::{Action, Event};
+use super::super::options::Probe;
+use super::super::probe::{EXEC_SOURCE, Target};
+use super::{PATIENCE, Runner};
+use crate::notify::Message;
+use crate::sys::spawn::{Apart, Program, Variable, spawn_apart};
+use crate::sys::steer::{Steering, Who};
+use crate::upgrade::message::Answer;
+use crate::upgrade::{Failure, Reason, status};
+
+/// How soon to probe again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Runner {
+    /// Does one thing; what comes of it at once.
+    pub(super) async fn act(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Start { number, slot } => {
+                let failed = self.start(number, slot);
+                self.keep_listener(number).await;
+                return failed;
+            }
+            Action::Probe { number, slot } => self.probe(number, slot),
+            Action::Steer { slot, but } => {
+                self.steer(slot, but);
+                if let (None, Some((number, _))) = (but, self.machine.live()) {
+                    self.keep_live(number).await;
+                }
+            }
+            Action::Signal { number } => {
+                if let Some(generation) = self.generations.get(&number) {
+                    generation.signal(self.options.signal());
+                }
+            }
+            Action::Kill { number } => {
+                if let Some(generation) = self.generations.get_mut(&number) {
+                    generation.tasks.abort_all();
+                    generation.fence.kill();
+                }
+                // A probe may have steered for itself.
+                if let Some((_, home)) = self.machine.live() {
+                    self.steer(home, None);
+                }
+            }
+            Action::Hold => {
+                self.waiting = self.asking.take();
+                self.answer(&Answer::Begun);
+            }
+            Action::Refuse(failure) => {
+                if let Some(caller) = self.asking.take() {
+                    let _ = caller.send(&Answer::Failed(failure.clone()), &[]);
+                }
+                self.journal.write(Entry::Refused { failure });
+            }
+            Action::Switched { number } => {
+                self.last_failure = None;
+                // Who hears the answer looks at the status next.
+                self.tell_status().await;
+                let main = self.generations.get(&number).and_then(|one| one.main.as_ref());
+                self.answer(&Answer::Switched { pid: main.map_or(0, |main| main.pid()) });
+                self.waiting = None;
+            }
+            Action::Failed(failure) => self.failed(failure).await,
+            Action::Serving { .. } => self.say_ready().await,
+            Action::Crashed { how, pause } => self.journal.write(Entry::Crashed { how, pause }),
+            Action::Retired { number, cut } => self.journal.write(Entry::Retired { number, cut }),
+            Action::Exit(end) => {
+                self.end = Some(end.map_err(|failure| self.last_failure.take().unwrap_or(failure)))
+            }
+        }
+        self.look_soon();
+        None
+    }
+
+    /// READY=1.
+    pub(super) async fn say_ready(&self) {
+        if let Err(error) = self.notifier.notify(&Message::ready(), PATIENCE).await {
+            self.warn(format!("PID 1 was not told that the service is ready: {error}"));
+        }
+    }
+
+    fn start(&mut self, number: u64, slot: usize) -> Option<Event> {
+        let (command, ground) = (&self.options.command, self.ground.as_ref());
+        self.trouble = None;
+        match Generation::start(number, slot, command, &self.slots, ground, &self.tell) {
+            Ok(generation) => {
+                let pid = generation.main.as_ref().map_or(0, |main| main.pid());
+                self.generations.insert(number, generation);
+                self.journal.write(Entry::Started { number, pid, slot });
+                self.look_soon();
+                None
+            }
+            Err(failure) => Some(Event::StartFailed { number, failure }),
+        }
+    }
+
+    fn steer(&mut self, slot: usize, but: Option<(usize, u8)>) {
+        let place = |slot: usize| u32::try_from(slot).unwrap_or(0);
+        let steering =
+            Steering { to: place(slot), but: but.map(|(other, share)| (Who::Percent(share), place(other))) };
+        if let Err(error) = self.slots.steer(steering) {
+            self.warn(format!("new connections cannot be steered to slot {slot}: {error}"));
+        }
+        if let Some((_, percent)) = but {
+            self.journal.write(Entry::Canary { percent });
+        } else if let Some((number, live)) = self.machine.live()
+            && live == slot
+            && self.told_live.replace(number) != Some(number)
+        {
+            self.journal.write(Entry::Live { number, slot });
+        }
+    }
+
+    /// Tells whoever waits.
+    fn answer(&self, answer: &Answer) {
+        if let Some(caller) = &self.waiting {
+            let _ = caller.send(answer, &[]);
+        }
+    }
+
+    async fn failed(&mut self, failure: Failure) {
+        let failure = match self.trouble.take() {
+            Some((reason, more)) if failure.reason == Reason::NeverReady => {
+                Failure::new(reason, format!("{}: {more}", failure.detail))
+            }
+            _ => failure,
+        };
+        self.journal.write(Entry::Failed { failure: failure.clone() });
+        self.last_failure = Some(failure.clone());
+        self.tell_status().await;
+        self.answer(&Answer::Failed(failure));
+        self.waiting = None;
+    }
+
+    /// Keeps why a generation that is gone did not get ready, as far as that is known.
+    pub(super) fn remember(&mut self, number: u64, generation: &Generation) {
+        if self.machine.live().is_some_and(|(live, _)| live == number) {
+            return;
+        }
+        let notes = generation.notes.text();
+        self.trouble = if let Some(trouble) = &generation.probe_trouble {
+            Some((Reason::Probe, trouble.clone()))
+        } else if !notes.is_empty() {
+            Some((Reason::Elsewhere, notes))
+        } else {
+            let words = self.slots.words();
+            Some((Reason::NeverReady, format!("nobody in it waits on all of its sockets ({words})")))
+        };
+    }
+
+    /// Looks after the slots in which no generation is.
+    pub(super) fn tend(&mut self) {
+        if self.machine.live().is_some() {
+            let taken: Vec<_> = self.machine.taken().collect();
+            self.relays.tend(&self.slots, &taken, &self.tell_relayed);
+        }
+    }
+
+    /// STATUS=, if it has changed.
+    pub(super) async fn tell_status(&mut self) {
+        let live = self.machine.live().and_then(|(number, _)| Some((number, self.generations.get(&number)?)));
+        let mut text = match live {
+            Some((number, generation)) => {
+                let pid = generation.main.as_ref().map_or(0, |main| main.pid());
+                let own = generation.status.as_ref().map(|status| format!(": {status}")).unwrap_or_default();
+                format!("{}{own}", status::write_generation(number, pid))
+            }
+            None => "no generation serves".to_owned(),
+        };
+        let leaving = self.machine.leaving();
+        if leaving > 0 {
+            text = format!("{text}; {leaving} older ones drain");
+        }
+        if let Some(failure) = &self.last_failure {
+            text = status::write(failure, &text);
+        }
+        if text != self.status {
+            let _ = self.notifier.notify(&Message::status(&text), PATIENCE).await;
+            self.status = text;
+        }
+    }
+
+    /// Probes a generation until it passes.
+    fn probe(&mut self, number: u64, slot: usize) {
+        let (Some(probe), Some(target)) = (self.options.probe.clone(), self.target(slot)) else {
+            // There is no port to be probed.
+            let _ = self.tell.send(Fact::Probed(number, Ok(())));
+            return;
+        };
+        let tell = self.tell.clone();
+        let Some(generation) = self.generations.get_mut(&number) else { return };
+        generation.tasks.spawn(async move {
+            loop {
+                let tried = target.try_once(&probe).await;
+                let tried = match (&probe, tried) {
+                    (Probe::Exec(command), Ok(())) => {
+                        let (done, ended) = oneshot::channel();
+                        let _ = tell.send(Fact::Runs(done));
+                        let well = ended.await.unwrap_or(false);
+                        if well { Ok(()) } else { Err(format!("{command:?} did not end well")) }
+                    }
+                    (_, tried) => tried,
+                };
+                let passed = tried.is_ok();
+                if tell.send(Fact::Probed(number, tried)).is_err() || passed {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+    }
+
+    /// The first port that can be probed.
+    fn target(&self, slot: usize) -> Option<Target> {
+        let streams = self.slots.groups().iter().filter(|group| !group.is_shared());
+        let (place, group) = streams
+            .filter_map(|group| Some((group.place?, group)))
+            .find(|(place, _)| place.kind == Kind::Stream)?;
+        let home = self.machine.live().map_or(slot, |(_, home)| home);
+        Some(Target {
+            address: place.address,
+            group: group.socket(0).try_clone_to_owned().ok()?,
+            home: u32::try_from(home).ok()?,
+            slot: u32::try_from(slot).ok()?,
+            inode: group.inode(slot),
+        })
+    }
+
+    /// Runs the command of a probe; its connections from one address go to the new slot.
+    pub(super) fn run_probe(&mut self, done: oneshot::Sender<bool>) {
+        let Some(Probe::Exec(command)) = &self.options.probe else { return };
+        let c_string = |text: String| std::ffi::CString::new(text);
+        let variables = std::env::vars().map(|(name, value)| format!("{name}={value}"));
+        let variables = variables.chain([format!("HANDOVER_PROBE_SOURCE={EXEC_SOURCE}")]);
+        let environment = variables.filter_map(|text| Some(Variable::Fixed(c_string(text).ok()?))).collect();
+        let Ok(command) = c_string(command.clone()) else { return };
+        let argv = vec![c"sh".into(), c"-c".into(), command];
+        let program = Program { path: c"/bin/sh".into(), argv, environment, fds: vec![] };
+        if let Ok(child) = spawn_apart(&program, Apart::default()) {
+            self.probes.insert(child.pid(), done);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What PID 1 keeps for the runner, so that the next one can go on: FileDescriptorStoreMax=.
+//!
+//! | name | what |
+//! |---|---|
+//! | `handover.slot.PLACE` | a slot that was made here |
+//! | `handover.ask.NUMBER` | the seccomp listener of a generation: while nobody answers, who binds waits |
+//! | `handover.live.NUMBER.MODES` | the pidfd of the generation that serves, and which of its sockets it wants non-blocking: PID 1 makes them all alike when it starts the next runner, as NonBlocking= says |
+//!
+//! PID 1 drops a listener or pidfd by itself once its processes are gone. It never learns what any of it
+//! means, and a store that takes nothing costs no more than what a killed runner costs without one.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::{PATIENCE, Runner};
+use crate::activation::{Inherited, Kind};
+use crate::notify::Message;
+use crate::run::fence::Ground;
+use crate::run::generation::{Fact, Generation};
+use crate::run::inside;
+use crate::run::slots::Slots;
+use crate::sys::pidfd::Pidfd;
+use tokio::sync::mpsc::UnboundedSender;
+
+const ASK: &str = "handover.ask.";
+const LIVE: &str = "handover.live.";
+
+/// What is left of a runner before this one.
+pub(super) struct Left {
+    /// The generations that still run.
+    pub(super) generations: BTreeMap<u64, Generation>,
+    /// The number and the slot of the one that serves, if that is known.
+    pub(super) live: Option<(u64, usize)>,
+    /// The name under which PID 1 keeps it.
+    pub(super) live_name: Option<String>,
+}
+
+impl Left {
+    /// Looks for them.
+    pub(super) fn find(
+        inherited: &mut Inherited,
+        ground: Option<&Ground>,
+        slots: &Slots,
+        facts: &UnboundedSender<Fact>,
+    ) -> Self {
+        let asks = numbered(inherited, ASK, Kind::SeccompListener);
+        let mains = numbered(inherited, LIVE, Kind::Pidfd);
+        let mut generations = BTreeMap::new();
+        for (number, fence) in ground.map(Ground::survivors).unwrap_or_default() {
+            let own = inside::sockets(&fence.pids());
+            match (0..slots.width()).find(|slot| !slots.inodes(*slot).is_disjoint(&own)) {
+                Some(slot) => drop(generations.insert(number, Generation::found(slot, fence))),
+                // It serves nobody.
+                None => fence.kill(),
+            }
+        }
+        for (number, (_, listener)) in asks {
+            if let Some(generation) = generations.get_mut(&number) {
+                // Without it, what it binds from now on fails: no worse than without a store.
+                let _ = generation.hear(number, listener, facts);
+            }
+        }
+        let (mut live, mut live_name) = (None, None);
+        // Of two, the newer one had just become live.
+        for (number, (name, pidfd)) in mains {
+            let found = generations.get_mut(&number).zip(inside::process_behind(&pidfd));
+            if let Some((generation, pid)) = found.filter(|(one, pid)| one.fence.pids().contains(pid))
+                && generation.follow(number, Pidfd::new(pid, pidfd), facts).is_ok()
+            {
+                let modes = name.rsplit('.').next().unwrap_or_default();
+                // A socket that is as PID 1 made it serves, too, as a rule.
+                let _ = slots.restore_modes(generation.slot, modes);
+                (live, live_name) = (Some((number, generation.slot)), Some(name));
+            }
+        }
+        Self { generations, live, live_name }
+    }
+
+    /// The numbers and slots of those that run, but the live one.
+    pub(super) fn others(&self) -> Vec<(u64, usize)> {
+        let live = self.live.map(|(number, _)| number);
+        let others = self.generations.iter().filter(|(number, _)| Some(**number) != live);
+        others.map(|(number, one)| (*number, one.slot)).collect()
+    }
+}
+
+/// What was kept under names that begin so, by the numbers behind it, in their order; with the names.
+fn numbered(inherited: &mut Inherited, prefix: &str, kind: Kind) -> BTreeMap<u64, (String, OwnedFd)> {
+    let kept = inherited.take_reserved_prefix(prefix).into_iter();
+    let kept = kept.filter(|passed| passed.kind() == kind).map(crate::activation::Passed::into_parts);
+    let number = |name: &str| name.strip_prefix(prefix)?.split('.').next()?.parse().ok();
+    kept.filter_map(|(name, fd, _)| Some((number(&name)?, (name, fd)))).collect()
+}
+
+impl Runner {
+    /// Has PID 1 keep the slots that were made here.
+    pub(super) async fn keep_slots(&self, made: usize) {
+        for (name, socket) in self.slots.to_keep(made) {
+            self.keep(&name, socket).await;
+        }
+    }
+
+    /// Has PID 1 keep where a generation asks.
+    pub(super) async fn keep_listener(&self, number: u64) {
+        if let Some(listener) = self.generations.get(&number).and_then(Generation::listener) {
+            self.keep(&format!("{ASK}{number}"), listener.as_fd()).await;
+        }
+    }
+
+    /// Has PID 1 keep which generation serves, and forget which did.
+    pub(super) async fn keep_live(&mut self, number: u64) {
+        let Some(generation) = self.generations.get(&number) else { return };
+        let Some(main) = &generation.main else { return };
+        let name = format!("{LIVE}{number}.{}", self.slots.modes(generation.slot));
+        if self.live_name.as_ref() == Some(&name) {
+            return;
+        }
+        self.keep(&name, main.as_fd()).await;
+        if let Some(old) = self.live_name.replace(name) {
+            // What is not there is not removed.
+            let _ = self.notifier.notify(&Message::unstore(&old), PATIENCE).await;
+        }
+    }
+
+    async fn keep(&self, name: &str, fd: BorrowedFd<'_>) {
+        if let Err(error) = self.notifier.notify_with_fds(&Message::store(name, true), &[fd], PATIENCE).await
+        {
+            self.warn(format!("PID 1 was not asked to keep {name}: {error}"));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What nobody tells: whether a generation waits on its sockets, whether one that drains is empty, whether
+//! anything of it is left. Looked for in /proc, often while something is to happen and rarely else.
+
+use std::time::{Duration, Instant};
+
+use super::super::slots::all_sockets;
+use super::Runner;
+use crate::run::machine::Event;
+
+/// How soon to look again while a generation comes or goes.
+const OFTEN: Duration = Duration::from_millis(20);
+
+/// While one drains.
+const NOW_AND_THEN: Duration = Duration::from_millis(100);
+
+/// While nothing happens.
+const RARELY: Duration = Duration::from_secs(1);
+
+impl Runner {
+    /// Looks, and says when to look again.
+    pub(super) fn look(&mut self) -> Vec<Event> {
+        let mut events = self.look_for_the_gone();
+        events.extend(self.look_for_the_ready());
+        events.extend(self.look_for_the_empty());
+        let pause = if self.machine.hurries() {
+            OFTEN
+        } else if self.machine.leaving() > 0 {
+            NOW_AND_THEN
+        } else {
+            RARELY
+        };
+        self.next_look = Instant::now() + pause;
+        events
+    }
+
+    /// Has the next look be soon.
+    pub(super) fn look_soon(&mut self) {
+        self.next_look = self.next_look.min(Instant::now() + OFTEN);
+    }
+
+    fn look_for_the_gone(&mut self) -> Vec<Event> {
+        let gone: Vec<u64> =
+            self.generations.iter().filter(|(_, one)| one.is_gone()).map(|(number, _)| *number).collect();
+        let mut events = Vec::new();
+        for number in gone {
+            let Some(generation) = self.generations.remove(&number) else { continue };
+            if let Err(error) = generation.fence.remove() {
+                self.warn(format!("the cgroup of generation {number} stays: {error}"));
+            }
+            let notes = generation.notes.text();
+            let how = generation.ended.clone().unwrap_or_else(|| "ended".into());
+            let how = if notes.is_empty() { how } else { format!("{how} ({notes})") };
+            self.remember(number, &generation);
+            events.push(Event::Gone { number, how });
+        }
+        events
+    }
+
+    fn look_for_the_ready(&self) -> Vec<Event> {
+        if self.options.notify || self.slots.groups().is_empty() {
+            return vec![];
+        }
+        let ready = |(number, one): (&u64, &super::Generation)| {
+            let waits = self.machine.starts(*number) && one.unserved(&self.slots).is_empty();
+            waits.then_some(Event::Ready { number: *number })
+        };
+        self.generations.iter().filter_map(ready).collect()
+    }
+
+    fn look_for_the_empty(&mut self) -> Vec<Event> {
+        let draining: Vec<u64> = self.machine.draining().collect();
+        if draining.is_empty() {
+            return vec![];
+        }
+        let table = all_sockets();
+        if let Some(silent) = self.options.idle {
+            for number in &draining {
+                if let Some(generation) = self.generations.get_mut(number) {
+                    generation.half_close(&self.slots, &table, silent);
+                }
+            }
+        }
+        let is_empty = |number: &u64| {
+            self.generations.get(number).is_none_or(|one| one.load(&self.slots, &table) == (0, 0))
+        };
+        draining.into_iter().filter(is_empty).map(|number| Event::Empty { number }).collect()
+    }
+}

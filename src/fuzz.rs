@@ -16,7 +16,9 @@ use crate::activation::env::{self, Decision, Variables};
 use crate::fdstore::{Record, RecordFile, Shape, StateFile, StateVersion};
 #[cfg(feature = "http")]
 use crate::http::luggage::Luggage;
+use crate::manager::wire;
 use crate::notify::Address;
+use crate::pid1::Said;
 use crate::sys::memfd;
 use crate::unit::{Finding, Host, Service, Socket, Unit, UnitName, read_environment_file};
 use crate::upgrade::message::{Answer, Message, Order, Report, Request};
@@ -168,6 +170,24 @@ pub fn failure(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Some((name, detail)) = status::read(&text) {
         assert!(!name.is_empty() && text.contains(detail));
+    }
+}
+
+/// A datagram to the stand-in's NOTIFY_SOCKET.
+pub fn datagram(data: &[u8]) {
+    let Ok(lines) = crate::notify::parse(data) else { return };
+    let said = Said::read(&lines);
+    assert!(said.main_pid.is_none_or(|pid| pid > 0) && said.errno.is_none_or(|errno| errno >= 0));
+    assert!(said.status.is_none_or(|status| !status.contains(['\n', '\0'])));
+}
+
+/// A line to the stand-in's control socket, and one from it.
+pub fn control(data: &[u8]) {
+    if let Ok(request) = wire::read::<wire::Request>(data) {
+        assert_eq!(wire::read(&wire::line(&request)), Ok(request));
+    }
+    if let Ok(reply) = wire::read::<wire::Reply>(data) {
+        assert_eq!(wire::read(&wire::line(&reply)), Ok(reply));
     }
 }
 

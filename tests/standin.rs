@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -38,7 +38,8 @@ macro_rules! in_both_ways {
             $(#[test]
             fn $name() {
                 super::$name(crate::standin::Way::$way);
-            })+
+            }
+            )+
         }
     };
 }
@@ -120,7 +121,7 @@ impl Standin {
             }
         });
         self.child = Some(child);
-        self.await_log("control socket");
+        self.await_log("ready; control socket");
         self
     }
 
@@ -249,7 +250,7 @@ impl Puppet {
     }
 
     /// Waits until it has gone, as its connection tells.
-    pub(crate) fn is_gone(mut self) {
+    pub(crate) fn leaves(mut self) {
         let mut rest = String::new();
         assert_eq!(self.stream.read_line(&mut rest).unwrap_or(0), 0, "{rest}");
     }
@@ -272,7 +273,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
     executable().with_file_name(name)
 }
 
-/// Whether a path is there.
-pub(crate) fn exists(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok()
+/// A port that nobody has at the moment.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

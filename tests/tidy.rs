@@ -53,6 +53,12 @@ const PURE: &[&str] = &[
     "run/machine/steps.rs",
     "run/machine/words.rs",
     "run/table.rs",
+    "manager/wire.rs",
+    "pid1/machine/enter.rs",
+    "pid1/machine/events.rs",
+    "pid1/machine/mod.rs",
+    "pid1/machine/words.rs",
+    "pid1/rate.rs",
 ];
 
 /// A file of the source, by its path below `src` or `tests`.
@@ -134,6 +140,15 @@ fn a_pure_file_has_no_runtime_no_files_and_no_clock() {
         assert!(sources.iter().any(|source| source.path == *pure), "{pure} is gone");
     }
     assert_none("not pure", lines_with(&sources, |source| PURE.contains(&source.path.as_str()), &words));
+}
+
+#[test]
+fn a_judge_shares_no_behaviour_with_the_judged() {
+    let words = ["crate::daemon", "crate::fdstore", "crate::upgrade"];
+    assert_none(
+        "not for the stand-in",
+        lines_with(&read("src"), |source| source.chapter() == "pid1", &words),
+    );
 }
 
 #[test]

@@ -175,9 +175,34 @@ impl Ctl {
         }
     }
 
-    /// A job for each unit, all at once, as systemctl has it; waits for all.
+    /// A job for each unit, and waits for all. As under systemd sockets are there before the services that
+    /// want them, and services gone before their sockets are taken away and opened anew.
     async fn jobs(&self, standin: &Standin, job: Job, told: &Told) -> Result<Status, Error> {
-        let names: Vec<_> = self.units.iter().map(|unit| unit_name(unit)).collect();
+        let names = self.units.iter().map(|unit| unit_name(unit));
+        let (sockets, others): (Vec<_>, Vec<_>) = names.partition(|unit| unit.ends_with(".socket"));
+        if sockets.is_empty() || others.is_empty() {
+            return self.jobs_of(standin, job, &[sockets, others].concat(), told).await;
+        }
+        let steps = match job {
+            Job::Restart => vec![(Job::Stop, &others), (Job::Restart, &sockets), (Job::Start, &others)],
+            _ => vec![(job, &sockets), (job, &others)],
+        };
+        let mut first = Status::Done;
+        for (job, names) in steps {
+            let status = self.jobs_of(standin, job, names, told).await?;
+            first = if first == Status::Done { status } else { first };
+        }
+        Ok(first)
+    }
+
+    /// The same job for several units, all at once.
+    async fn jobs_of(
+        &self,
+        standin: &Standin,
+        job: Job,
+        names: &[String],
+        told: &Told,
+    ) -> Result<Status, Error> {
         let ask = |unit: &String| {
             let request = Request::Job { unit: unit.clone(), job, or_fail: false, no_block: self.no_block };
             async move { standin.ask(&request).await }

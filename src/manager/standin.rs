@@ -126,7 +126,7 @@ fn helper(run: &Run) -> Helper {
         command: run.command.clone(),
         pid: run.pid,
         started_usec: run.started_usec,
-        end: run.exited.map(End::Exited).or(run.killed.map(End::Killed)),
+        end: run.exited.map(End::Exited).or_else(|| run.killed.map(End::Killed)),
         may_fail: run.may_fail,
     }
 }

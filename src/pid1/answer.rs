@@ -4,8 +4,8 @@ use tokio::sync::oneshot;
 
 use super::control::{Asked, refused};
 use super::jobs::{Installed, Kind};
+use super::kill::signal_pid;
 use super::machine::State as ServiceState;
-use super::service::signal_pid;
 use super::sockets::State;
 use super::standin::Standin;
 use crate::manager::wire::{Job, Listed, Refused, Reply, Request, Whom};
@@ -126,7 +126,7 @@ impl Standin {
             Job::Reload => return Err(refused(Refused::NotApplicable, format!("{name} is no service"))),
         };
         if stops {
-            socket.close(State::Dead, "success");
+            socket.close(State::Dead, "success", &self.around.traffic);
         }
         let service = socket.service();
         let id = self.service_at(&service);
@@ -141,7 +141,7 @@ impl Standin {
         // As under systemd: the service has sockets of its own, or none, and would never get these.
         if starts && id.is_some_and(runs) {
             if let Some(socket) = self.sockets.get_mut(at) {
-                socket.close(State::Failed, "resources");
+                socket.close(State::Failed, "resources", &self.around.traffic);
             }
             let message = format!("{service} is active already, so the sockets of {name} are not opened");
             self.around.output.say(&message);
@@ -212,7 +212,7 @@ impl Standin {
         }
         for socket in self.sockets.iter_mut().filter(|socket| is(&socket.name)) {
             if socket.state == State::Failed {
-                socket.close(State::Dead, "success");
+                socket.close(State::Dead, "success", &self.around.traffic);
             }
             found = true;
         }

@@ -13,7 +13,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::standin::Arrival;
 use crate::manager::wire::{self, MOST_REQUEST_BYTES, Refused, Reply, Request};
 
 /// How long a client may take to say what it wants, and to read the answer.
@@ -29,7 +28,7 @@ pub(crate) struct Asked {
 }
 
 /// Listens at `path`. Everybody may connect, and who may not ask is told so.
-pub(crate) fn listen(path: &Path, arrivals: mpsc::UnboundedSender<Arrival>) -> io::Result<()> {
+pub(crate) fn listen(path: &Path, questions: mpsc::UnboundedSender<Asked>) -> io::Result<()> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o666))?;
     let places = Arc::new(Semaphore::new(MOST_CLIENTS));
@@ -37,10 +36,10 @@ pub(crate) fn listen(path: &Path, arrivals: mpsc::UnboundedSender<Arrival>) -> i
         // The semaphore is never closed.
         while let Ok(place) = places.clone().acquire_owned().await {
             let Ok((client, _)) = listener.accept().await else { continue };
-            let arrivals = arrivals.clone();
+            let questions = questions.clone();
             tokio::spawn(async move {
                 // A client that went away is no news.
-                let _ = converse(client, arrivals).await;
+                let _ = converse(client, questions).await;
                 drop(place);
             });
         }
@@ -49,11 +48,11 @@ pub(crate) fn listen(path: &Path, arrivals: mpsc::UnboundedSender<Arrival>) -> i
 }
 
 /// One request, one answer.
-async fn converse(mut client: UnixStream, arrivals: mpsc::UnboundedSender<Arrival>) -> io::Result<()> {
+async fn converse(mut client: UnixStream, questions: mpsc::UnboundedSender<Asked>) -> io::Result<()> {
     let reply = match read(&mut client).await {
         Ok(request) => {
             let (answer, answered) = oneshot::channel();
-            let _ = arrivals.send(Arrival::Asked(Asked { request, answer }));
+            let _ = questions.send(Asked { request, answer });
             tokio::select! {
                 reply = answered => reply.unwrap_or_else(|_| {
                     refused(Refused::Ending, "the stand-in ends".into())

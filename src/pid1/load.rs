@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use super::service::ServiceUnit;
 use super::sockets::{SocketUnit, State};
 use super::standin::Standin;
-use crate::unit::{self, Host, Loaded, ServiceType, Severity, Unit};
+use crate::unit::{self, Host, Loaded, ServiceType, Unit};
 
 /// The files of a unit, and when each was changed last: NeedDaemonReload=.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Source {
 
     /// FragmentPath=.
     pub(crate) fn fragment(&self) -> &Path {
-        self.files.first().map_or(Path::new(""), |(path, _)| path)
+        self.files.first().map_or_else(|| Path::new(""), |(path, _)| path)
     }
 }
 
@@ -139,7 +139,7 @@ impl Standin {
             if socket.state != State::Dead {
                 self.around.output.say_of(&socket.name, "its file is gone, and its sockets are closed");
             }
-            socket.close(State::Dead, "success");
+            socket.close(State::Dead, "success", &self.around.traffic);
         }
         self.sockets.retain(|socket| found.contains(&socket.name));
         for service in self.services.iter_mut().filter(|service| !found.contains(&service.name)) {
@@ -149,10 +149,7 @@ impl Standin {
 
     /// Says what the reader found, and what is not done here. What was said once is not said again.
     fn report(&mut self, loaded: &Loaded) {
-        let findings = loaded.findings.iter().map(|finding| match finding.severity {
-            Severity::Error => format!("error: {finding}"),
-            Severity::Warning => format!("warning: {finding}"),
-        });
+        let findings = loaded.findings.iter().map(ToString::to_string);
         let ignored = loaded.units.iter().flat_map(ignored);
         for line in findings.chain(ignored).collect::<Vec<_>>() {
             if self.said.insert(line.clone()) {

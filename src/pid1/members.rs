@@ -50,7 +50,7 @@ impl Members {
         }
     }
 
-    /// Finds our own cgroup, and makes one below it if we are no PID 1, who has its own alone.
+    /// Finds our own cgroup, and makes one below it, unless we are PID 1 of a container that has its own.
     fn cgroups() -> Result<Self, String> {
         let text = |path: &str| fs::read_to_string(path).map_err(|why| format!("{path}: {why}"));
         let own = text("/proc/self/cgroup")?;
@@ -64,7 +64,7 @@ impl Members {
         if let Err(why) = File::options().write(true).open(&procs) {
             return Err(format!("{}: {why}", procs.display()));
         }
-        let made = std::process::id() != 1;
+        let made = std::process::id() != 1 || own != "/";
         if made {
             let name = format!("handover-pid1-{}", std::process::id());
             folder.push(&name);
@@ -142,9 +142,16 @@ impl Members {
 
 impl Drop for Members {
     fn drop(&mut self) {
-        if let Self::Cgroups { folder, made: true, .. } = self {
-            let _ = fs::remove_dir(folder.join("system.slice"));
-            let _ = fs::remove_dir(folder);
+        if let Self::Cgroups { folder, made, .. } = self {
+            let slice = folder.join("system.slice");
+            // One with a process in it stays, and so does all above it.
+            for cgroup in fs::read_dir(&slice).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(cgroup.path());
+            }
+            let _ = fs::remove_dir(slice);
+            if *made {
+                let _ = fs::remove_dir(folder);
+            }
         }
     }
 }

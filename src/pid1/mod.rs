@@ -12,7 +12,7 @@
 //!  deaths  --SIGCHLD--> |         | <--notify-----+-- output --> web[7]: .. |
 //!                       +---------+ <---------------------------------------+
 //!                         |     ^ events
-//!                 actions v     |        store: the FD store; hangups: what left it by itself
+//!                 actions v     |        store: the FD store; watches: hang-ups in it, traffic
 //!                       machine (pure)   jobs: what was asked for and is not done
 //! ```
 //!
@@ -29,8 +29,8 @@ mod answer;
 mod clock;
 mod control;
 mod exec;
-mod hangups;
 mod jobs;
+mod kill;
 mod load;
 mod machine;
 mod members;
@@ -45,19 +45,22 @@ mod sockets;
 mod standin;
 mod start;
 mod store;
+mod watches;
 
 use std::io;
 use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 
-use self::hangups::Hangups;
 use self::members::Members;
 use self::notify::Receiver;
+#[cfg(fuzzing)]
+pub(crate) use self::notify::Said;
 use self::output::Output;
 pub use self::place::{Place, PlaceError};
 use self::service::Surroundings;
 use self::standin::{Signals, Standin};
+use self::watches::Watches;
 
 /// When services start that have a socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,24 +134,26 @@ pub fn run(options: &Options, out: impl io::Write + Send + 'static) -> Result<()
 /// Everything in the event loop.
 async fn serve(options: &Options, place: &Place, output: Output) -> Result<(), Pid1Error> {
     let (members, why_not) = Members::new(options.cgroups);
-    let (sender, arrivals) = mpsc::unbounded_channel();
+    let (sender, questions) = mpsc::unbounded_channel();
     let notify = Receiver::bind(&place.notify()).map_err(to("a socket for notifications"))?;
-    control::listen(&place.control(), sender.clone()).map_err(to("a control socket"))?;
+    control::listen(&place.control(), sender).map_err(to("a control socket"))?;
     if let Some(why) = why_not {
         output.say(&format!("no cgroups: {why}"));
     }
-    output.say(&format!("{}; control socket {}", members.describe(), place.control().display()));
+    output.say(&members.describe());
     let around = Surroundings {
         members,
         output,
-        hangups: Hangups::new().map_err(to("an epoll"))?,
+        hangups: Watches::hangups().map_err(to("an epoll"))?,
+        traffic: Watches::traffic().map_err(to("an epoll"))?,
         notify: place.notify(),
         runtime: place.runtime().to_owned(),
     };
     let signals = Signals::new().map_err(to("signal handlers"))?;
-    let mut standin = Standin::new(around, options.paths.clone(), sender);
+    let mut standin = Standin::new(around, options.paths.clone());
     standin.start(options.activation);
-    standin.serve(signals, &notify, arrivals).await;
+    standin.around.output.say(&format!("ready; control socket {}", place.control().display()));
+    standin.serve(signals, &notify, questions).await;
     standin.leave().await;
     Ok(())
 }

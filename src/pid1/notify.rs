@@ -107,7 +107,7 @@ impl Receiver {
 
     /// The next message, waited for. Cancel safe.
     pub(crate) async fn next(&self) -> io::Result<Incoming> {
-        self.socket.try_when_readable(|fd| receive(fd)).await
+        self.socket.try_when_readable(receive).await
     }
 
     /// The next message, if one is there.

@@ -6,18 +6,19 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::exec::{self, ExecError, Facts, Order};
-use super::hangups::Hangups;
 use super::jobs::Installed;
+use super::kill::signal;
 use super::load::Source;
-use super::machine::{Action, End, Event, List, Machine, State, Strike};
+use super::machine::{Action, End, Event, List, Machine, State};
 use super::members::{Members, Traces};
 use super::output::Output;
 use super::sockets::SocketUnit;
 use super::store::Store;
+use super::watches::Watches;
 use crate::manager::wire::Run;
 use crate::sys::pidfd::Pidfd;
 use crate::sys::spawn::Started;
-use crate::unit::{FdStorePreserve, KillMode, NotifyAccess, PreserveMode, Service, Signal};
+use crate::unit::{FdStorePreserve, NotifyAccess, PreserveMode, Service, Signal};
 
 /// A process of a service whose end matters.
 #[derive(Debug)]
@@ -39,7 +40,8 @@ impl Process {
 pub(crate) struct Surroundings {
     pub(crate) members: Members,
     pub(crate) output: Output,
-    pub(crate) hangups: Hangups,
+    pub(crate) hangups: Watches,
+    pub(crate) traffic: Watches,
     /// NOTIFY_SOCKET.
     pub(crate) notify: std::path::PathBuf,
     /// Below which RuntimeDirectory= is.
@@ -277,64 +279,6 @@ impl ServiceUnit {
         Some(Event::ControlEnded(end))
     }
 
-    /// Sends the signal of `strike` to whom KillMode= says; whether there is an end to wait for.
-    fn kill(&mut self, strike: Strike, around: &Surroundings) -> bool {
-        let kill = &self.settings.kill;
-        let (number, all) = match strike {
-            Strike::Terminate => {
-                let again = kill.restart_signal.filter(|_| self.machine.goes_again());
-                (again.unwrap_or(kill.signal), kill.mode == KillMode::ControlGroup)
-            }
-            Strike::Watchdog => (kill.watchdog_signal, kill.mode == KillMode::ControlGroup),
-            Strike::Kill => {
-                (kill.final_signal, matches!(kill.mode, KillMode::ControlGroup | KillMode::Mixed))
-            }
-        };
-        if kill.mode == KillMode::None {
-            return false;
-        }
-        let number = number.number();
-        let soft = !matches!(number, libc::SIGKILL | libc::SIGCONT);
-        let mut some = false;
-        for process in [&self.main, &self.control].into_iter().flatten() {
-            let alien = self.machine.main_is_alien()
-                && self.main.as_ref().is_some_and(|main| main.pid() == process.pid());
-            signal(Some(process), number);
-            if soft {
-                signal(Some(process), libc::SIGCONT);
-            }
-            if soft && kill.send_sighup {
-                signal(Some(process), libc::SIGHUP);
-            }
-            some |= !alien;
-        }
-        if all {
-            some |= self.signal_others(number, soft, around);
-        }
-        some
-    }
-
-    /// Signals what is neither main nor control process, and what that forks meanwhile.
-    fn signal_others(&self, number: i32, soft: bool, around: &Surroundings) -> bool {
-        let mut seen = std::collections::BTreeSet::new();
-        loop {
-            let fresh: Vec<_> = self.members(around).into_iter().filter(|pid| !self.is_known(*pid)).collect();
-            let fresh: Vec<_> = fresh.into_iter().filter(|pid| seen.insert(*pid)).collect();
-            if fresh.is_empty() {
-                return !seen.is_empty();
-            }
-            for pid in fresh {
-                signal_pid(pid, number);
-                if soft {
-                    signal_pid(pid, libc::SIGCONT);
-                }
-                if soft && self.settings.kill.send_sighup {
-                    signal_pid(pid, libc::SIGHUP);
-                }
-            }
-        }
-    }
-
     /// It is down.
     fn ended(&mut self, again: bool, around: &Surroundings) {
         self.access = None;
@@ -378,20 +322,6 @@ impl ServiceUnit {
 /// A command without a run.
 pub(super) fn never_run(command: &crate::unit::Command) -> Run {
     Run { command: command.words.clone(), may_fail: command.ignore_failure, ..Run::default() }
-}
-
-/// Signals a process that cannot be mistaken for another; one that has gone needs none.
-fn signal(process: Option<&Process>, number: i32) {
-    if let Some(process) = process {
-        let _ = process.pidfd.signal_number(number);
-    }
-}
-
-/// Signals a process that was a member just now.
-pub(crate) fn signal_pid(pid: i32, number: i32) {
-    if let Ok(process) = Pidfd::open(pid) {
-        let _ = process.signal_number(number);
-    }
 }
 
 /// `SIGTERM`, or the number of a signal without a name.

@@ -64,7 +64,7 @@ pub(super) fn service(service: &ServiceUnit, around: &Surroundings, sockets: &[S
     p.set("Type", type_word(settings.kind));
     p.set("Restart", restart_word(settings.restart));
     p.set("KillMode", kill_word(settings.kill.mode));
-    p.set("WatchdogUSec", machine.watchdog_usec().map_or("0".into(), |usec| usec.to_string()));
+    p.set("WatchdogUSec", machine.watchdog_usec().unwrap_or(0));
     p.set("WatchdogTimestampMonotonic", service.alive_at);
     p.set("ControlGroup", if state.is_down() { String::new() } else { service.control_group(around) });
     let triggers = sockets.iter().filter(|socket| socket.service() == service.name);

@@ -18,6 +18,7 @@ use crate::sys::listen::{self, Kind, Options, Place};
 use crate::unit::{Address, BindIpv6Only, Listen, ListenKind, Socket, SocketProtocol};
 
 use super::rate::Rate;
+use super::watches::{Ticket, Watches};
 
 /// SubState= of a socket unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +61,8 @@ pub(crate) struct SocketUnit {
     /// What is open, in the order of the lines.
     open: Vec<(Listen, OwnedFd)>,
     triggers: Rate,
-    /// Which wait for traffic is the present one.
-    pub(crate) watch: u64,
+    /// Where traffic is waited for; empty while the service has the sockets.
+    watched: Vec<Ticket>,
 }
 
 impl SocketUnit {
@@ -74,7 +75,7 @@ impl SocketUnit {
             result: "success",
             open: Vec::new(),
             triggers: Rate::default(),
-            watch: 0,
+            watched: Vec::new(),
         }
     }
 
@@ -107,13 +108,14 @@ impl SocketUnit {
             let opened = opened.map_err(|why| format!("{}: {}: {why}", listen.place, listen.address))?;
             open.push((listen.clone(), opened));
         }
-        (self.open, self.state, self.result) = (open, State::Listening, "success");
+        (self.open, self.result) = (open, "success");
         self.triggers = Rate::default();
         Ok(())
     }
 
     /// Closes everything.
-    pub(crate) fn close(&mut self, state: State, result: &'static str) {
+    pub(crate) fn close(&mut self, state: State, result: &'static str, traffic: &Watches) {
+        self.hand_over(traffic);
         if self.settings.remove_on_stop {
             for (listen, _) in &self.open {
                 if let Address::Path(path) = &listen.address {
@@ -124,7 +126,27 @@ impl SocketUnit {
         }
         self.open.clear();
         (self.state, self.result) = (state, result);
-        self.watch += 1;
+    }
+
+    /// Waits for traffic.
+    pub(crate) fn listen(&mut self, traffic: &Watches) {
+        self.state = State::Listening;
+        // What cannot be watched starts nothing by itself; there is no such socket.
+        let watched = self.open.iter().filter_map(|(_, fd)| traffic.watch(fd.as_fd()).ok().flatten());
+        self.watched = watched.collect();
+    }
+
+    /// The service has the sockets: traffic is its business.
+    pub(crate) fn hand_over(&mut self, traffic: &Watches) {
+        if !std::mem::take(&mut self.watched).is_empty() {
+            self.fds().for_each(|fd| traffic.forget(fd.as_fd()));
+        }
+        self.state = State::Running;
+    }
+
+    /// Whether this is where it waits for traffic.
+    pub(crate) fn waits_by(&self, ticket: Ticket) -> bool {
+        self.watched.contains(&ticket)
     }
 
     /// Whether it may start its service once more.

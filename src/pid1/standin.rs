@@ -13,25 +13,17 @@ use tokio::time::{Instant, sleep_until};
 use super::clock;
 use super::control::Asked;
 use super::jobs::{Installed, Kind, Step};
+use super::kill::signal_pid;
 use super::machine::{End, Event, Outcome, State};
 use super::notify::Receiver;
-use super::service::{ServiceUnit, Surroundings, signal_pid};
+use super::service::{ServiceUnit, Surroundings};
 use super::sockets::{self, SocketUnit};
-use crate::sys::watch::Watched;
+use super::watches::Ticket;
 
 /// Messages that are taken before a death is looked at: as many as the kernel queues, and more.
 const MOST_BEFORE_REAPING: usize = 1024;
 /// A second wish to end, so much later, is one to end at once.
 const IMPATIENCE_USEC: u64 = 500_000;
-
-/// What comes from the tasks beside the loop.
-#[derive(Debug)]
-pub(crate) enum Arrival {
-    /// There is traffic on a socket unit; the number of the wait for it.
-    Traffic(String, u64),
-    /// A client of the control socket wants something.
-    Asked(Asked),
-}
 
 /// All of it.
 #[derive(Debug)]
@@ -45,7 +37,6 @@ pub(crate) struct Standin {
     pub(super) said: BTreeSet<String>,
     /// Everything is to be stopped, since then.
     pub(super) ending: Option<u64>,
-    arrivals: mpsc::UnboundedSender<Arrival>,
 }
 
 /// The signals that are for the stand-in itself. They are there before the first process is, or its death
@@ -72,20 +63,8 @@ impl Signals {
 
 impl Standin {
     /// One without units.
-    pub(super) fn new(
-        around: Surroundings,
-        paths: Vec<PathBuf>,
-        arrivals: mpsc::UnboundedSender<Arrival>,
-    ) -> Self {
-        Self {
-            around,
-            services: Vec::new(),
-            sockets: Vec::new(),
-            paths,
-            said: BTreeSet::new(),
-            ending: None,
-            arrivals,
-        }
+    pub(super) fn new(around: Surroundings, paths: Vec<PathBuf>) -> Self {
+        Self { around, services: Vec::new(), sockets: Vec::new(), paths, said: BTreeSet::new(), ending: None }
     }
 
     /// Serves until everything is to end and has ended.
@@ -93,7 +72,7 @@ impl Standin {
         &mut self,
         mut signals: Signals,
         notify: &Receiver,
-        mut arrivals: mpsc::UnboundedReceiver<Arrival>,
+        mut asked: mpsc::UnboundedReceiver<Asked>,
     ) {
         while !(self.ending.is_some()
             && self.services.iter().all(|service| service.machine.state().is_down()))
@@ -105,14 +84,16 @@ impl Standin {
                     Err(why) => self.around.output.say(&format!("NOTIFY_SOCKET: {why}")),
                 },
                 _ = signals.child.recv() => self.reap(notify),
-                Some(arrival) = arrivals.recv() => match arrival {
-                    Arrival::Traffic(socket, watch) => self.on_traffic(&socket, watch),
-                    Arrival::Asked(asked) => self.answer(asked),
-                },
+                Some(asked) = asked.recv() => self.answer(asked),
                 tickets = self.around.hangups.next() => {
                     for ticket in tickets {
                         let hangups = &self.around.hangups;
                         self.services.iter_mut().find_map(|service| service.store.hung_up(ticket, hangups));
+                    }
+                }
+                tickets = self.around.traffic.next() => {
+                    for ticket in tickets {
+                        self.on_traffic(ticket);
                     }
                 }
                 () = until(self.next_deadline()) => self.on_time(),
@@ -209,64 +190,38 @@ impl Standin {
                 sockets::State::Listening | sockets::State::Running if hopeless => {
                     let text = format!("{name} was started too often; the sockets are closed");
                     self.around.output.say_of(&socket.name, &text);
-                    socket.close(sockets::State::Failed, "service-start-limit-hit");
+                    socket.close(sockets::State::Failed, "service-start-limit-hit", &self.around.traffic);
                 }
                 sockets::State::Running if waits && self.ending.is_none() => {
-                    socket.state = sockets::State::Listening;
-                    self.wait_for_traffic(at);
+                    socket.listen(&self.around.traffic);
                 }
-                sockets::State::Listening if !waits => {
-                    socket.state = sockets::State::Running;
-                    socket.watch += 1;
-                }
+                sockets::State::Listening if !waits => socket.hand_over(&self.around.traffic),
                 _ => {}
             }
         }
     }
 
-    /// Has a task wait for traffic on all sockets of a unit.
-    pub(super) fn wait_for_traffic(&mut self, at: usize) {
-        let Some(socket) = self.sockets.get_mut(at) else { return };
-        socket.watch += 1;
-        let copies = socket.fds().map(|fd| fd.try_clone().and_then(Watched::new));
-        let copies: Vec<_> = match copies.collect::<io::Result<_>>() {
-            Ok(copies) => copies,
-            Err(why) => {
-                return self.around.output.say_of(&socket.name, &format!("it cannot be watched: {why}"));
-            }
-        };
-        let (name, watch, arrivals) = (socket.name.clone(), socket.watch, self.arrivals.clone());
-        tokio::spawn(async move {
-            if first_readable(&copies).await {
-                // The loop has ended, and nobody waits for traffic any more.
-                let _ = arrivals.send(Arrival::Traffic(name, watch));
-            }
-        });
-    }
-
-    fn on_traffic(&mut self, name: &str, watch: u64) {
-        let Some(socket) = self.sockets.iter_mut().find(|socket| socket.name == name) else { return };
-        if socket.watch != watch || socket.state != sockets::State::Listening || self.ending.is_some() {
+    fn on_traffic(&mut self, ticket: Ticket) {
+        let traffic = &self.around.traffic;
+        let Some(socket) = self.sockets.iter_mut().find(|socket| socket.waits_by(ticket)) else { return };
+        socket.hand_over(traffic);
+        if self.ending.is_some() {
             return;
         }
-        let service = socket.service();
+        let (name, service) = (socket.name.clone(), socket.service());
+        let say = |text: &str| self.around.output.say_of(&name, text);
         let Some(id) = self.services.iter().position(|one| one.name == service) else {
-            self.around
-                .output
-                .say_of(name, &format!("there is traffic, and no {service}; the sockets are closed"));
-            return socket.close(sockets::State::Failed, "resources");
+            say(&format!("there is traffic, and no {service}; the sockets are closed"));
+            return socket.close(sockets::State::Failed, "resources", traffic);
         };
         if !socket.may_trigger(clock::now()) {
-            self.around
-                .output
-                .say_of(name, "there is traffic too often for TriggerLimit=; the sockets are closed");
-            return socket.close(sockets::State::Failed, "trigger-limit-hit");
+            say("there is traffic too often for TriggerLimit=; the sockets are closed");
+            return socket.close(sockets::State::Failed, "trigger-limit-hit", traffic);
         }
-        socket.state = sockets::State::Running;
         let down =
             self.services.get(id).is_some_and(|one| one.machine.state().is_down() && one.job.is_none());
         if down {
-            self.around.output.say_of(name, &format!("traffic: {service} is started"));
+            say(&format!("traffic: {service} is started"));
             self.install(id, Installed::new(Kind::Start));
         }
     }
@@ -354,18 +309,4 @@ async fn until(deadline: Option<u64>) {
         }
         None => std::future::pending().await,
     }
-}
-
-/// Waits until one of several is readable; false if that cannot be known.
-async fn first_readable(watched: &[Watched]) -> bool {
-    let mut waits: Vec<_> = watched.iter().map(|one| Box::pin(one.readable())).collect();
-    std::future::poll_fn(|context| {
-        for wait in &mut waits {
-            if let std::task::Poll::Ready(done) = wait.as_mut().poll(context) {
-                return std::task::Poll::Ready(done.is_ok());
-            }
-        }
-        std::task::Poll::Pending
-    })
-    .await
 }

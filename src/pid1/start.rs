@@ -49,7 +49,7 @@ impl Standin {
     pub(super) fn open(&mut self, at: usize) -> bool {
         let Some(socket) = self.sockets.get_mut(at) else { return false };
         if let Err(why) = socket.open() {
-            socket.close(State::Failed, "resources");
+            socket.close(State::Failed, "resources", &self.around.traffic);
             let why = match self.in_the_way(at) {
                 Some(other) => format!("{why}: {other} has it"),
                 None => why,
@@ -59,7 +59,7 @@ impl Standin {
             }
             return false;
         }
-        self.wait_for_traffic(at);
+        socket.listen(&self.around.traffic);
         true
     }
 
@@ -76,7 +76,7 @@ impl Standin {
     /// Everything has stopped: closes the sockets and lets the last words be read.
     pub(super) async fn leave(mut self) {
         for socket in &mut self.sockets {
-            socket.close(State::Dead, "success");
+            socket.close(State::Dead, "success", &self.around.traffic);
         }
         let readers: Vec<_> = self.services.iter_mut().filter_map(|service| service.take_output()).collect();
         let all = async {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::stat::fstat;
 
-use super::hangups::{Hangups, Ticket};
+use super::watches::{Ticket, Watches};
 use crate::sys::same;
 
 /// The name of what came without one: sd_pid_notify_with_fds(3).
@@ -65,7 +65,7 @@ impl Store {
         name: &str,
         polled: bool,
         most: usize,
-        hangups: &Hangups,
+        hangups: &Watches,
     ) -> Offered {
         let Ok(stat) = fstat(&fd) else { return Offered::Unfit };
         if self.len() >= most {
@@ -100,14 +100,14 @@ impl Store {
     }
 
     /// Takes out everything that has exactly this name; how many that was.
-    pub(crate) fn remove(&mut self, name: &str, hangups: &Hangups) -> usize {
+    pub(crate) fn remove(&mut self, name: &str, hangups: &Watches) -> usize {
         let numbers = self.names.remove(name).unwrap_or_default();
         numbers.iter().for_each(|number| self.take(*number, hangups));
         numbers.len()
     }
 
     /// Takes out what hung up; its name, if it was ours.
-    pub(crate) fn hung_up(&mut self, ticket: Ticket, hangups: &Hangups) -> Option<String> {
+    pub(crate) fn hung_up(&mut self, ticket: Ticket, hangups: &Watches) -> Option<String> {
         let number = *self.tickets.get(&ticket)?;
         let name = self.entries.get(&number)?.name.clone();
         if let Some(numbers) = self.names.get_mut(&name) {
@@ -121,7 +121,7 @@ impl Store {
     }
 
     /// Takes an entry out of everything but the names, and closes it.
-    fn take(&mut self, number: i64, hangups: &Hangups) {
+    fn take(&mut self, number: i64, hangups: &Watches) {
         let Some(entry) = self.entries.remove(&number) else { return };
         if let Some(ticket) = entry.ticket {
             hangups.forget(entry.fd.as_fd());
@@ -136,12 +136,12 @@ impl Store {
     }
 
     /// Closes everything.
-    pub(crate) fn clear(&mut self, hangups: &Hangups) {
+    pub(crate) fn clear(&mut self, hangups: &Watches) {
         self.keep(0, hangups);
     }
 
     /// Closes what is more than `most`, as PID 1 does when the limit was lowered.
-    pub(crate) fn keep(&mut self, most: usize, hangups: &Hangups) {
+    pub(crate) fn keep(&mut self, most: usize, hangups: &Watches) {
         while self.len() > most
             && let Some((number, name)) =
                 self.entries.iter().next().map(|(number, e)| (*number, e.name.clone()))
@@ -184,8 +184,8 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
 
-    fn hangups() -> Hangups {
-        Hangups::new().unwrap()
+    fn hangups() -> Watches {
+        Watches::hangups().unwrap()
     }
 
     fn eventfd() -> OwnedFd {

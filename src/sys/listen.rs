@@ -156,7 +156,7 @@ fn set(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()
 /// Makes the folders on the way to `path`.
 fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    let folder = path.parent().unwrap_or(Path::new("/"));
+    let folder = path.parent().unwrap_or_else(|| Path::new("/"));
     std::fs::DirBuilder::new().recursive(true).mode(mode).create(folder)
 }
 

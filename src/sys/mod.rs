@@ -9,6 +9,7 @@
 pub(crate) mod adopt;
 pub(crate) mod dgram;
 pub(crate) mod kind;
+#[cfg(feature = "cli")]
 pub(crate) mod listen;
 pub(crate) mod memfd;
 #[cfg(feature = "cli")]
@@ -17,6 +18,7 @@ pub(crate) mod mirror;
 pub(crate) mod other;
 pub(crate) mod pidfd;
 pub(crate) mod process;
+#[cfg(feature = "cli")]
 pub(crate) mod same;
 pub(crate) mod scm;
 #[cfg(feature = "cli")]

@@ -16,7 +16,12 @@
 #[cfg(feature = "cli")]
 mod apart;
 mod environment;
+#[cfg(feature = "cli")]
+mod limits;
+#[cfg(feature = "cli")]
 mod ours;
+#[cfg(feature = "cli")]
+mod places;
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -34,7 +39,10 @@ use self::apart::Prepared;
 pub(crate) use self::apart::{Apart, spawn_apart};
 use self::environment::Environment;
 pub(crate) use self::environment::Variable;
-pub(crate) use self::ours::{Resource, Started, Step, Terms, User, raise_limit, start};
+#[cfg(feature = "cli")]
+pub(crate) use self::limits::{Resource, raise_limit};
+#[cfg(feature = "cli")]
+pub(crate) use self::ours::{Started, Step, Terms, User, start};
 use super::pidfd::Pidfd;
 use super::scm;
 

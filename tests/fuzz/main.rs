@@ -24,8 +24,11 @@ mod target {
             "failure" => fuzz::failure,
             "http" => fuzz::http,
             "unit" => fuzz::unit,
+            "datagram" => fuzz::datagram,
+            "control" => fuzz::control,
             _ => panic!(
-                "{TARGET}={name:?}: wanted listen, link, state, record, address, failure, http or unit"
+                "{TARGET}={name:?}: wanted listen, link, state, record, address, failure, http, unit, datagram or \
+                 control"
             ),
         }
     });

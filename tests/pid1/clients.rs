@@ -84,8 +84,8 @@ in_both_ways! {
         let script = "import os, signal\nfrom systemd import daemon\n\
             names = os.environ['LISTEN_FDNAMES']\nfds = daemon.listen_fds(False)\n\
             assert daemon.is_socket_unix(fds[0], listening=1)\n\
-            if len(fds) == 1:\n    r, w = os.pipe()\n\
-            \x20   daemon.notify('FDSTORE=1\\nFDNAME=kept', False, 0, [r])\n    daemon.notify('READY=1\\nSTATUS=first')\n    signal.pause()\n\
+            if len(fds) == 1:\n\
+            \x20   daemon.notify('FDSTORE=1\\nFDNAME=kept', False, 0, [os.eventfd(0)])\n    daemon.notify('READY=1\\nSTATUS=first')\n    signal.pause()\n\
             daemon.notify('READY=1\\nSTATUS=again with ' + names)\nsignal.pause()\n";
         judge(way, "/usr/bin/python3 @/script", script);
     }

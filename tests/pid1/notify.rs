@@ -73,7 +73,7 @@ in_both_ways! {
         orphan.tell("say STATUS=orphan");
         assert_eq!(standin.show("puppet", "StatusText"), "orphan");
         standin.succeed(&["stop", "puppet"]);
-        orphan.is_gone();
+        orphan.leaves();
     }
 
     fn a_message_that_is_too_long_is_dropped_and_a_flood_keeps_nobody_waiting(way) {
@@ -127,7 +127,7 @@ in_both_ways! {
     fn a_service_that_its_reload_signal_would_kill_does_not_start(way) {
         let (standin, mut puppet) = run(way, "Type=notify-reload\n");
         puppet.act("say READY=1");
-        puppet.is_gone();
+        puppet.leaves();
         standin.await_property("puppet", "ActiveState", "failed");
         assert_eq!(standin.show("puppet", "Result"), "protocol");
     }
@@ -141,8 +141,8 @@ in_both_ways! {
         for _ in 0..20 {
             puppet.tell("say WATCHDOG=1");
         }
-        puppet.is_gone();
-        standin.puppet();
+        puppet.leaves();
+        let _again = standin.puppet();
         assert_eq!(standin.show("puppet", "NRestarts"), "1");
     }
 
@@ -155,7 +155,7 @@ in_both_ways! {
         assert_eq!(standin.show("puppet", "SubState"), "running");
         standin.succeed(&["stop", "puppet"]);
         standin.succeed(&["start", "--no-block", "puppet"]);
-        standin.puppet().is_gone();
+        standin.puppet().leaves();
         standin.await_property("puppet", "Result", "timeout");
     }
 }

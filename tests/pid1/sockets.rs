@@ -4,12 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
-use crate::standin::{Standin, Way};
-
-/// A port that nobody has at the moment.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+use crate::standin::{Standin, free_port};
 
 in_both_ways! {
     fn traffic_starts_the_service_and_a_stop_does_not_end_that(way) {
@@ -34,7 +29,7 @@ in_both_ways! {
     fn every_kind_of_socket_starts_its_service(way) {
         for (line, send) in [
             ("ListenStream=@/s", (|path| drop(UnixStream::connect(path).unwrap())) as fn(&std::path::Path)),
-            ("ListenDatagram=@/s", |path| drop(UnixDatagram::unbound().unwrap().send_to(b"x", path).unwrap())),
+            ("ListenDatagram=@/s", |path| assert_eq!(UnixDatagram::unbound().unwrap().send_to(b"x", path).unwrap(), 1)),
             ("ListenFIFO=@/s", |path| std::fs::File::options().write(true).open(path).unwrap().write_all(b"x").unwrap()),
         ] {
             let standin = Standin::new(way);
@@ -71,7 +66,7 @@ in_both_ways! {
         }
         standin.puppet_unit("Type=exec\n");
         let standin = standin.start();
-        standin.puppet();
+        let _puppet = standin.puppet();
         let line = standin.await_log("b.socket: ");
         assert!(line.contains("b.socket:2") && line.contains("in use: a.socket (") && line.contains("a.socket:2"), "{line}");
         let line = standin.await_log("c.socket: ");
@@ -123,7 +118,8 @@ in_both_ways! {
         standin.succeed(&["daemon-reload"]);
         assert_eq!(standin.show("puppet.socket", "ActiveState"), "inactive");
         standin.succeed(&["start", "puppet.service", "puppet.socket"]);
-        assert_eq!(standin.puppet().act("env LISTEN_FDS"), "1");
+        let mut puppet = standin.puppet();
+        assert_eq!(puppet.act("env LISTEN_FDS"), "1");
         assert_eq!(standin.show("puppet", "NeedDaemonReload"), "no");
         standin.unit("puppet.service.d/more.conf", "[Service]\nEnvironment=MORE=1\n");
         assert_eq!(standin.show("puppet", "NeedDaemonReload"), "yes");

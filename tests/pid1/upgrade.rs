@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
 use crate::load::Connection;
-use crate::standin::{PATIENCE, Standin, Way, example, signal};
+use crate::standin::{PATIENCE, Standin, Way, example, free_port, signal};
 
 const SOCKET: &str = include_str!("../../units/web.socket");
 const SERVICE: &str = include_str!("../../units/web.service");
@@ -28,8 +28,7 @@ fn shipped(way: Way, name: &str, listen: &[(&str, &str)], drop_in: &str) -> Stan
 
 /// `web`, and where it listens.
 fn web(way: Way, drop_in: &str) -> (Standin, String) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
+    let address = format!("127.0.0.1:{}", free_port());
     (shipped(way, "web", &[("ListenStream=8080", &format!("ListenStream={address}"))], drop_in), address)
 }
 
@@ -112,7 +111,8 @@ in_both_ways! {
     }
 
     fn sessions_outlive_upgrade_restart_and_kill(way) {
-        let listen = [("ListenStream=7070\n", ""), ("/run/keeper.sock", "@/keeper")];
+        let port = format!("ListenStream=127.0.0.1:{}", free_port());
+        let listen = [("ListenStream=7070", &*port), ("/run/keeper.sock", "@/keeper")];
         let standin = shipped(way, "keeper", &listen, "").start();
         let mut session = Session::open(&standin);
         assert_eq!(session.ask("SET word kept"), "ok");
@@ -141,7 +141,7 @@ in_both_ways! {
         let standin = Standin::new(way);
         standin.puppet_unit("Type=exec\n");
         let standin = standin.start();
-        standin.puppet();
+        let _puppet = standin.puppet();
         for (unit, status) in [("nobody", 5), ("puppet", 3), ("puppet.socket", 3)] {
             assert_eq!(standin.handover("upgrade", &[unit]).status, status, "{unit}");
         }
@@ -172,20 +172,26 @@ in_both_ways! {
     }
 }
 
-/// A session with `keeper`.
-struct Session(BufReader<UnixStream>);
+/// A session with `keeper`, whose lines have tags: after a crash the last one may be answered twice.
+struct Session(BufReader<UnixStream>, u32);
 
 impl Session {
     fn open(standin: &Standin) -> Self {
         let stream = UnixStream::connect(standin.path("keeper")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(BufReader::new(stream))
+        Self(BufReader::new(stream), 0)
     }
 
     fn ask(&mut self, line: &str) -> String {
-        writeln!(self.0.get_mut(), "{line}").unwrap();
-        let mut answer = String::new();
-        self.0.read_line(&mut answer).unwrap();
-        answer.trim_end().to_owned()
+        self.1 += 1;
+        writeln!(self.0.get_mut(), "#{} {line}", self.1).unwrap();
+        let tag = format!("#{} ", self.1);
+        loop {
+            let mut answer = String::new();
+            assert_ne!(self.0.read_line(&mut answer).unwrap(), 0, "the session has ended");
+            if let Some(answer) = answer.strip_prefix(&tag) {
+                return answer.trim_end().to_owned();
+            }
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! Only ExecStart= gets descriptors: first the sockets, then the FD store with the newest first. Each
 //! process has a session of its own, and its cgroup where there are any. What fails before the program
 //! runs is an exit status above 200, the same as systemd's.
+//!
+//! It never waits for a process to end, and never runs one on other terms than the unit's.
 
 mod environment;
 mod user;

@@ -23,7 +23,8 @@ impl Machine {
             Event::Unfit => {}
             Event::NewMain { alien } => (self.main, self.alien, self.main_end) = (true, alien, None),
             Event::Extend(usec) => self.on_extend(usec, now),
-            Event::Alive => self.watchdog_due.is_some().then(|| self.watch(now)).unwrap_or_default(),
+            Event::Alive if self.watchdog_due.is_some() => self.watch(now),
+            Event::Alive => {}
             Event::WatchdogTrigger => self.on_watchdog(now),
             Event::WatchdogUsec(usec) => {
                 self.watchdog_usec = Some(usec);

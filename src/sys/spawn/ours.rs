@@ -5,18 +5,19 @@
 //! failed is known when [`start`] returns. A child that fails ends with a status of the caller's choice,
 //! so that who reaps it can tell that from the program's own end.
 
-use std::collections::HashSet;
 use std::convert::Infallible;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 use super::super::pidfd::Pidfd;
 use super::environment::Environment;
+use super::limits::{Resource, closest_limit};
+use super::places::Places;
 use super::{FIRST, Program, STACK, duplicate, errno_of, pointers, raw};
 
 /// What a program runs with, beyond its words and descriptors.
@@ -43,9 +44,6 @@ pub(crate) struct Terms<'a> {
     /// The exit status of a child that fails at a step.
     pub(crate) status_of: fn(Step) -> i32,
 }
-
-/// A resource as getrlimit(2) numbers it.
-pub(crate) type Resource = u32;
 
 /// A user and their groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,97 +235,6 @@ impl Child<'_> {
     }
 }
 
-/// Descriptors on their way to 3, 4, 5, ...
-struct Places {
-    /// Their numbers now, in the order of their places.
-    numbers: Vec<RawFd>,
-    /// Of each place, which of them has its number now.
-    holders: Vec<Option<usize>>,
-    /// Above all places.
-    above: c_int,
-    /// Those that were given more than once: each needs a number of its own.
-    _copies: Vec<OwnedFd>,
-}
-
-impl Places {
-    fn new(fds: &[BorrowedFd<'_>], above: c_int) -> Result<Self, Errno> {
-        let (mut numbers, mut copies) = (Vec::with_capacity(fds.len()), Vec::new());
-        let mut seen = HashSet::with_capacity(fds.len());
-        for fd in fds {
-            if seen.insert(fd.as_raw_fd()) {
-                numbers.push(fd.as_raw_fd());
-            } else {
-                let copy = duplicate(*fd, above)?;
-                numbers.push(copy.as_raw_fd());
-                copies.push(copy);
-            }
-        }
-        let mut holders = vec![None; fds.len()];
-        for (index, number) in numbers.iter().enumerate() {
-            let place = usize::try_from(number - FIRST).ok().and_then(|place| holders.get_mut(place));
-            if let Some(holder) = place {
-                *holder = Some(index);
-            }
-        }
-        Ok(Self { numbers, holders, above, _copies: copies })
-    }
-
-    /// Moves each to its place, and whoever is still needed out of it first. Allocates nothing.
-    fn fill(&mut self) -> Result<(), Errno> {
-        for index in 0..self.numbers.len() {
-            let place = FIRST + index as c_int;
-            if let Some(holder) = self.holders[index].filter(|holder| *holder > index) {
-                // SAFETY: fcntl with this command takes a number; the table of descriptors is the child's own.
-                let moved = unsafe { libc::fcntl(place, libc::F_DUPFD_CLOEXEC, self.above) };
-                self.numbers[holder] = Errno::result(moved)?;
-            }
-            let number = self.numbers[index];
-            // SAFETY: as above, of dup2 and F_SETFD.
-            Errno::result(unsafe {
-                if number == place { libc::fcntl(place, libc::F_SETFD, 0) } else { libc::dup2(number, place) }
-            })?;
-        }
-        Ok(())
-    }
-}
-
-/// Sets one limit of the calling process as near to what is wanted as it may: who cannot raise the hard
-/// bound, as in most containers, gets what there is.
-fn closest_limit(resource: Resource, soft: Option<u64>, hard: Option<u64>) -> Result<(), Errno> {
-    match (limit(resource, soft, hard), bounds_of(resource)) {
-        (Err(Errno::EPERM), Some(most)) => {
-            let cut =
-                |bound: Option<u64>| Some(bound.map_or(most.rlim_max, |bound| bound.min(most.rlim_max)));
-            limit(resource, cut(soft), cut(hard))
-        }
-        (set, _) => set,
-    }
-}
-
-/// Raises a limit of the calling process as far as it may; what cannot be had is left as it was.
-pub(crate) fn raise_limit(resource: Resource) {
-    if let Some(bounds) = bounds_of(resource) {
-        let _ = limit(resource, Some(bounds.rlim_max), Some(bounds.rlim_max));
-    }
-}
-
-/// The bounds of a limit of the calling process.
-fn bounds_of(resource: Resource) -> Option<libc::rlimit> {
-    let mut bounds = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel writes one live local; 0 is this process.
-    let asked = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, 0, &raw mut bounds) };
-    (asked == 0).then_some(bounds)
-}
-
-/// Sets one limit of the calling process.
-fn limit(resource: Resource, soft: Option<u64>, hard: Option<u64>) -> Result<(), Errno> {
-    let value = |bound: Option<u64>| bound.unwrap_or(libc::RLIM_INFINITY);
-    let bounds = libc::rlimit { rlim_cur: value(soft), rlim_max: value(hard) };
-    // SAFETY: the kernel reads one live local; 0 is this process.
-    let set = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const bounds, 0) };
-    Errno::result(set).map(drop)
-}
-
 /// Gives every signal its default, but for SIGPIPE if that is to be ignored.
 ///
 /// # Safety
@@ -351,6 +258,7 @@ mod tests {
     use crate::sys::spawn::Variable;
     use std::fs::File;
     use std::io::Read;
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
     /// The usual terms.

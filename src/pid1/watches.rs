@@ -1,7 +1,7 @@
-//! Which of the stored descriptors have hung up or failed: one epoll(7) for all stores.
+//! Descriptors that are watched where they are: one epoll(7) for many, without a copy of any.
 //!
-//! It waits for nothing but EPOLLHUP and EPOLLERR, as PID 1 does. What epoll cannot watch (files, memory)
-//! never hangs up.
+//! Of what is stored, that it hung up or failed: EPOLLHUP and EPOLLERR and nothing else, as PID 1 has it.
+//! Of sockets, that there is traffic. What epoll cannot watch (files, memory) never hangs up.
 
 use std::cell::Cell;
 use std::io;
@@ -21,24 +21,34 @@ pub(crate) struct Ticket(u64);
 
 /// The watcher.
 #[derive(Debug)]
-pub(crate) struct Hangups {
+pub(crate) struct Watches {
     epoll: Epoll,
+    flags: EpollFlags,
     watched: Watched,
     next: Cell<u64>,
 }
 
-impl Hangups {
-    /// Needs a tokio runtime with I/O.
-    pub(crate) fn new() -> io::Result<Self> {
+impl Watches {
+    /// For hang-ups and errors alone. Needs a tokio runtime with I/O.
+    pub(crate) fn hangups() -> io::Result<Self> {
+        Self::new(EpollFlags::empty())
+    }
+
+    /// For traffic. Needs a tokio runtime with I/O.
+    pub(crate) fn traffic() -> io::Result<Self> {
+        Self::new(EpollFlags::EPOLLIN)
+    }
+
+    fn new(flags: EpollFlags) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let watched = Watched::new(epoll.0.try_clone()?)?;
-        Ok(Self { epoll, watched, next: Cell::new(0) })
+        Ok(Self { epoll, flags, watched, next: Cell::new(0) })
     }
 
     /// Watches a descriptor; `None` for one that cannot hang up.
     pub(crate) fn watch(&self, fd: BorrowedFd<'_>) -> io::Result<Option<Ticket>> {
         let ticket = self.next.get();
-        match self.epoll.add(fd, EpollEvent::new(EpollFlags::empty(), ticket)) {
+        match self.epoll.add(fd, EpollEvent::new(self.flags, ticket)) {
             Ok(()) => {
                 self.next.set(ticket + 1);
                 Ok(Some(Ticket(ticket)))
@@ -54,7 +64,7 @@ impl Hangups {
         let _ = self.epoll.delete(fd);
     }
 
-    /// The next ones that hung up. Whoever gets them forgets them, or is told again. Cancel safe.
+    /// The next ones on which it happened. Whoever gets them forgets them, or is told again. Cancel safe.
     pub(crate) async fn next(&self) -> Vec<Ticket> {
         let asked = self.watched.try_when_readable(|_| {
             let mut events = [EpollEvent::empty(); AT_ONCE];

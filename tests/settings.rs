@@ -11,6 +11,7 @@ const UNITS: [(&str, &str); 2] = [
 on_every_systemd! {
     fn systemd_finds_nothing_to_complain_about(systemd) {
         let machine = installed(systemd);
+        differs_on_standin!("there is no systemd-analyze");
         let done = machine.run(&["systemd-analyze", "verify", UNITS[0].0, UNITS[1].0]);
         assert_eq!((done.status, &*done.stdout, &*done.stderr), (0, "", ""));
     }

@@ -22,7 +22,7 @@ use told::Told;
 /// Ask `handover pid1` about its units, in the words of systemctl
 ///
 /// Verbs: start, stop, restart, try-restart, reload, reload-or-restart, kill, show, status, is-active,
-/// is-failed, list-units, reset-failed, clean --what=fdstore, daemon-reload, exit.
+/// is-failed, enable --now, is-enabled, list-units, reset-failed, clean --what=fdstore, daemon-reload, exit.
 /// A symbolic link to this program with the name systemctl is the same command.
 #[derive(Debug, Args)]
 pub(crate) struct Ctl {
@@ -65,7 +65,7 @@ pub(crate) struct Ctl {
     /// As --user
     #[arg(long, short = 'a')]
     all: bool,
-    /// As --user
+    /// With enable: start it as well
     #[arg(long)]
     now: bool,
     /// What to do
@@ -154,6 +154,8 @@ impl Ctl {
             "is-active" => self.is(&standin, told, ActiveState::serves, Status::NotActive).await,
             "is-failed" => self.is(&standin, told, |s| s == ActiveState::Failed, Status::Failed).await,
             "kill" => self.kill(&standin, told).await,
+            "enable" => self.enable(&standin, told).await,
+            "is-enabled" => self.is_enabled(&standin, told).await,
             "daemon-reload" => self.simple(&standin, Request::DaemonReload, told).await,
             "list-units" => self.simple(&standin, Request::List, told).await,
             "exit" | "poweroff" | "halt" => self.simple(&standin, Request::Exit, told).await,
@@ -290,6 +292,32 @@ impl Ctl {
         Ok(last)
     }
 
+    /// There is nothing to be enabled: the stand-in starts what has an \[Install\] section by itself.
+    async fn enable(&self, standin: &Standin, told: &Told) -> Result<Status, Error> {
+        for unit in self.units.iter().map(|unit| unit_name(unit)) {
+            let shown = standin.show(&unit).await?;
+            if shown.properties.get("UnitFileState").is_none_or(|state| state != "enabled") {
+                told.complain(&format!("Failed to enable {unit}: there is none with an [Install] section"));
+                return Ok(Status::Failed);
+            }
+        }
+        if self.now { self.jobs(standin, Job::Start, told).await } else { Ok(Status::Done) }
+    }
+
+    /// Prints UnitFileState= of each; done if one of them may start by itself.
+    async fn is_enabled(&self, standin: &Standin, told: &Told) -> Result<Status, Error> {
+        let mut status = Status::NotPermitted;
+        for unit in self.units.iter().map(|unit| unit_name(unit)) {
+            let shown = standin.show(&unit).await?;
+            let word = shown.properties.get("UnitFileState").map_or("", String::as_str);
+            told.say(if word.is_empty() { "not-found" } else { word });
+            if !word.is_empty() {
+                status = Status::Done;
+            }
+        }
+        Ok(status)
+    }
+
     /// Prints ActiveState= of each; done if one of them is what is asked for.
     async fn is(
         &self,
@@ -343,6 +371,7 @@ mod tests {
         let kill = parse("systemctl kill -s KILL --kill-who=main web");
         assert_eq!((kill.signal.as_str(), kill.kill_whom.as_str()), ("KILL", "main"));
         assert!(parse("systemctl stop --no-block web").no_block);
+        assert!(parse("systemctl enable -q --now web.socket web.service").now);
         assert_eq!(parse("systemctl --quiet is-active web").verb, "is-active");
         assert_eq!(parse("systemctl -q reload web.service db").units.len(), 2);
     }

@@ -18,7 +18,7 @@ use super::state::{ActiveState, Snapshot};
 use super::verdict::{Refusal, Seen};
 
 /// How long a service that went down may take to come up again before the verdict is that it has not.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How the call for a reload went.
 pub(crate) enum Reload {
@@ -174,7 +174,7 @@ fn refused(error: zbus::Error) -> Result<Refusal, Error> {
 
 /// Whether a service in this state will stay in it, after a job with this result. A canceled
 /// reload leaves its helper at work.
-fn at_rest(state: ActiveState, job: Option<&str>) -> bool {
+pub(crate) fn at_rest(state: ActiveState, job: Option<&str>) -> bool {
     match state {
         ActiveState::Activating | ActiveState::Deactivating => false,
         ActiveState::Reloading | ActiveState::Refreshing => job != Some("canceled"),

@@ -3,21 +3,30 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::connect::{CALL_TIMEOUT, Error};
-use super::follower::until;
+use super::follower::{SETTLE_TIMEOUT, at_rest, until};
 use super::state::{ActiveState, End, FdStore, Helper, Snapshot};
 use super::upgrade::{Options, Report, Wait, drained, report};
-use super::verdict::{Observation, Refusal, Seen, Verdict, judge, refuse, survival};
+use super::verdict::{Observation, Refusal, Seen, Verdict, judge, ran_before, refuse, survival};
 use super::wire::{self, Job, MOST_REPLY_BYTES, Refused, Reply, Request, Run, Unit};
 use crate::sys::pidfd::Pidfd;
+use crate::unit::UnitName;
+use crate::upgrade::Reason;
 
 /// The name of the folder with a stand-in's sockets, below its runtime folder.
 const FOLDER: &str = "handover";
+
+/// How long a process may take to end that has closed what it had.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long until a service that is not at rest is looked at again.
+const SETTLE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The runtime folder of a stand-in that this user would start: /run for root, the user's
 /// XDG_RUNTIME_DIR, else a folder of the user's own below the temporary one.
@@ -63,11 +72,13 @@ impl Standin {
     pub(crate) async fn ask(&self, request: &Request) -> Result<Reply, Error> {
         let lost = |source| Error::NoStandin { address: self.control.clone(), source };
         let mut socket = UnixStream::connect(&self.control).await.map_err(lost)?;
-        socket.write_all(&wire::line(request)).await.map_err(lost)?;
+        // Whoever may not ask is told so, and not listened to.
+        let written = socket.write_all(&wire::line(request)).await;
         let mut line = Vec::new();
         let most = MOST_REPLY_BYTES as u64;
-        socket.take(most).read_to_end(&mut line).await.map_err(lost)?;
+        let read = socket.take(most).read_to_end(&mut line).await;
         if line.is_empty() {
+            written.and(read).map_err(lost)?;
             return Err(lost(io::ErrorKind::UnexpectedEof.into()));
         }
         wire::read(&line).map_err(|why| lost(io::Error::new(io::ErrorKind::InvalidData, why)))
@@ -134,6 +145,9 @@ fn helper(run: &Run) -> Helper {
 /// Reloads `unit` and follows it to its end, as [`super::upgrade`] does of systemd's.
 pub(crate) async fn upgrade(standin: &Standin, unit: &str, options: Options) -> Result<Report, Error> {
     let refused = |why| Ok(report(unit.to_owned(), Verdict::Refused(why)));
+    if UnitName::parse(unit).is_none() {
+        return refused(Refusal::BadName { said: unit.to_owned() });
+    }
     if !unit.ends_with(".service") {
         return refused(Refusal::NotAService);
     }
@@ -167,7 +181,7 @@ pub(crate) async fn upgrade(standin: &Standin, unit: &str, options: Options) -> 
         Some(other) => return Err(unexpected(&other)),
         None => None,
     };
-    let last = standin.show(unit).await?;
+    let last = settled(standin, unit, &before, job.as_deref(), deadline).await?;
     let store = Some(FdStore {
         held: number(&last, "NFileDescriptorStore"),
         most: number(&last, "FileDescriptorStoreMax"),
@@ -182,6 +196,37 @@ pub(crate) async fn upgrade(standin: &Standin, unit: &str, options: Options) -> 
         report.verdict = survival(&later).unwrap_or(report.verdict);
     }
     Ok(report)
+}
+
+/// Looks at the service until it is at rest. The stand-in sends no signals, so it is asked again.
+async fn settled(
+    standin: &Standin,
+    unit: &str,
+    before: &Snapshot,
+    job: Option<&str>,
+    deadline: Option<Instant>,
+) -> Result<Unit, Error> {
+    let begin = Instant::now();
+    let patience = begin + SETTLE_TIMEOUT;
+    let patience = deadline.map_or(patience, |deadline| deadline.min(patience));
+    loop {
+        let now = standin.show(unit).await?;
+        let seen = snapshot(&now);
+        let doubtful = lost_main(before, &seen) && begin.elapsed() < DEATH_TIMEOUT;
+        let settled = at_rest(seen.active, job) && !doubtful;
+        if job.is_none() || settled || Instant::now() >= patience {
+            return Ok(now);
+        }
+        sleep(SETTLE_PAUSE).await;
+    }
+}
+
+/// Whether the helper has seen the main process go whom the stand-in still takes to be alive: a process
+/// closes what it has before anybody is told of its end.
+fn lost_main(before: &Snapshot, now: &Snapshot) -> bool {
+    let lost = Some(End::Exited(Reason::PredecessorLost.exit_code().into()));
+    let ran = now.helpers.iter().any(|helper| helper.end == lost && !ran_before(helper, before));
+    ran && now.main_pid == before.main_pid
 }
 
 fn number(unit: &Unit, name: &str) -> u32 {

@@ -234,7 +234,7 @@ fn serving(look: &Snapshot) -> u32 {
 }
 
 /// Whether this run of an ExecReload= line is older than the reload that is judged.
-fn ran_before(helper: &Helper, before: &Snapshot) -> bool {
+pub(crate) fn ran_before(helper: &Helper, before: &Snapshot) -> bool {
     let run = |h: &Helper| (h.pid, h.started_usec);
     before.helpers.iter().any(|earlier| run(earlier) == run(helper))
 }

@@ -118,6 +118,11 @@ fn to(what: &'static str) -> impl FnOnce(io::Error) -> Pid1Error {
 /// others run.
 pub fn run(options: &Options, out: impl io::Write + Send + 'static) -> Result<(), Pid1Error> {
     let place = Place::take(options.runtime.clone())?;
+    // Whoever started us may have blocked what we live by, SIGCHLD above all.
+    nix::sys::signal::SigSet::empty()
+        .thread_set_mask()
+        .map_err(io::Error::from)
+        .map_err(to("to unblock signals"))?;
     // Descriptors of sockets and stores: as many as may be.
     crate::sys::spawn::raise_limit(libc::RLIMIT_NOFILE);
     nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from).map_err(to("to become subreaper"))?;
@@ -153,6 +158,8 @@ async fn serve(options: &Options, place: &Place, output: Output) -> Result<(), P
     let mut standin = Standin::new(around, options.paths.clone());
     standin.start(options.activation);
     standin.around.output.say(&format!("ready; control socket {}", place.control().display()));
+    // Whoever started us, a container's runtime or a test, may wait for this; most do not.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     standin.serve(signals, &notify, questions).await;
     standin.leave().await;
     Ok(())

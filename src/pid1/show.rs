@@ -21,6 +21,15 @@ impl Properties {
         self.set("Id", name);
         self.set("Names", name);
         self.set("LoadState", load);
+        let wanted = !(common.wanted_by.is_empty() && common.required_by.is_empty());
+        self.set(
+            "UnitFileState",
+            match load {
+                "loaded" if wanted => "enabled",
+                "loaded" => "static",
+                _ => "",
+            },
+        );
         self.set("Description", common.description.as_deref().unwrap_or(name));
     }
 }

@@ -84,7 +84,11 @@ impl Standin {
                     Err(why) => self.around.output.say(&format!("NOTIFY_SOCKET: {why}")),
                 },
                 _ = signals.child.recv() => self.reap(notify),
-                Some(asked) = asked.recv() => self.answer(asked),
+                Some(asked) = asked.recv() => {
+                    // As PID 1 does: nobody is told of the living who have died.
+                    self.reap(notify);
+                    self.answer(asked);
+                }
                 tickets = self.around.hangups.next() => {
                     for ticket in tickets {
                         let hangups = &self.around.hangups;

@@ -11,11 +11,11 @@ on_every_systemd! {
         let sessions = keeper.sessions(10, 10);
         // Twice: each turns the order of the store.
         for verb in ["daemon-reload", "daemon-reexec", "daemon-reexec", "daemon-reload"] {
-            keeper.machine.succeed(&["timeout", "60", "systemctl", verb]);
+            keeper.begin_anew(verb);
             sessions.pass_each(2);
             keeper.kill();
             sessions.pass_each(2);
-            keeper.machine.succeed(&["timeout", "60", "systemctl", verb]);
+            keeper.begin_anew(verb);
             keeper.systemctl("restart");
             sessions.pass_each(2);
             keeper.upgrade();

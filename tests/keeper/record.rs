@@ -24,7 +24,7 @@ on_every_systemd! {
         keeper.systemctl("restart");
         keeper.tells("generation 4, last upgrade failed (init-failed)");
         for verb in ["daemon-reload", "daemon-reexec"] {
-            keeper.machine.succeed(&["systemctl", verb]);
+            keeper.begin_anew(verb);
         }
         keeper.kill();
         keeper.tells("generation 5, last upgrade failed (init-failed)");

@@ -19,10 +19,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 
+use crate::journal::Journal;
+use crate::machine::{STATE, Systemd};
 use crate::{Doing, Plan, cgroup, roots};
-
-/// Supervisors keep here, each in a folder named by its pid: a lock, the notify socket, the mount point.
-const STATE: &str = "/run/handover-lab";
 
 /// A machine that is not ready by then never will be.
 const BOOT_DEADLINE: Duration = Duration::from_secs(90);
@@ -43,6 +42,8 @@ pub(crate) fn run(plan: &Plan) -> Result<ExitCode, String> {
 
     let place = Place::make()?;
     let notify = UnixDatagram::bind(place.state.join("notify")).doing("notify socket")?;
+    let standin = plan.systemd == Systemd::Standin;
+    let journal = standin.then(|| Journal::new(&place.state)).transpose().doing("a journal")?;
     let console = Console::open()?;
     // For our child: it is PID 1 of the new namespace. We stay where we are.
     unshare(CloneFlags::CLONE_NEWPID).doing("unshare")?;
@@ -56,7 +57,7 @@ pub(crate) fn run(plan: &Plan) -> Result<ExitCode, String> {
     // PID 1 goes on when it reads this: by then it knows that it dies with us.
     init.stdin.take().map_or(Ok(()), |mut go| go.write_all(b"!")).doing("start PID 1")?;
 
-    let mut watch = Watch { init, signals, notify, console, ready: false };
+    let mut watch = Watch { init, signals, notify, console, journal, ready: false };
     let ended = watch.until_over(&place.cgroup);
     let said = watch.end();
     drop(place);
@@ -73,6 +74,8 @@ struct Watch {
     signals: SignalFd,
     notify: UnixDatagram,
     console: Console,
+    /// Where there is no journald.
+    journal: Option<Journal>,
     ready: bool,
 }
 
@@ -83,8 +86,8 @@ impl Watch {
         loop {
             let left = BOOT_DEADLINE.saturating_sub(start.elapsed());
             let patience = if self.ready { None } else { Some(left) };
-            let [user, signal, notify, console] = self.wait(patience)?;
-            if !(user || signal || notify || console) {
+            let [user, signal, notify, console, journal] = self.wait(patience)?;
+            if !(user || signal || notify || console || journal) {
                 return Err(format!("not ready within {} s", BOOT_DEADLINE.as_secs()));
             }
             if notify && self.hears_ready() && !self.ready {
@@ -94,8 +97,8 @@ impl Watch {
                 let _ =
                     writeln!(out, "ready {} {}", self.init.id(), cgroup.display()).and_then(|()| out.flush());
             }
-            if console {
-                self.console.read();
+            if journal || console {
+                self.listen();
             }
             if user && !matches!(io::stdin().read(&mut [0; 512]), Ok(1..)) {
                 return Ok(());
@@ -106,14 +109,27 @@ impl Watch {
         }
     }
 
-    /// Sleeps until something happens or `patience` ends; says which of the four it is.
-    fn wait(&self, patience: Option<Duration>) -> Result<[bool; 4], String> {
+    /// Sleeps until something happens or `patience` ends; says which of the five it is.
+    fn wait(&self, patience: Option<Duration>) -> Result<[bool; 5], String> {
         let stdin = io::stdin();
-        let sources = [stdin.as_fd(), self.signals.as_fd(), self.notify.as_fd(), self.console.master.as_fd()];
+        let console = self.console.master.as_fd();
+        // Without a journal the console is looked at twice.
+        let journal = self.journal.as_ref().map_or(console, Journal::as_fd);
+        let sources = [stdin.as_fd(), self.signals.as_fd(), self.notify.as_fd(), console, journal];
         let mut fds = sources.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         let patience = patience.map_or(PollTimeout::NONE, |left| left.try_into().unwrap_or(PollTimeout::MAX));
         poll(&mut fds, patience).doing("poll")?;
         Ok(fds.map(|fd| fd.any().unwrap_or(true)))
+    }
+
+    /// Takes in what PID 1 says, and what others send to the journal. In this order: what was sent is in the
+    /// journal before what was printed later.
+    fn listen(&mut self) {
+        let printed = self.console.read();
+        if let Some(journal) = &mut self.journal {
+            journal.hear();
+            journal.print(&printed);
+        }
     }
 
     /// sd_notify(3): whether this datagram of PID 1's says that boot is finished.
@@ -134,7 +150,7 @@ impl Watch {
     fn end(&mut self) -> String {
         let _ = self.init.kill();
         let status = self.init.wait().map_or_else(|why| why.to_string(), |status| status.to_string());
-        self.console.read();
+        self.listen();
         let said = String::from_utf8_lossy(&self.console.said).into_owned();
         if self.ready { said } else { format!("{said}(PID 1 ended: {status})") }
     }
@@ -162,13 +178,16 @@ impl Console {
     }
 
     /// Takes what there is, keeps the last of it.
-    fn read(&mut self) {
+    fn read(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
         let mut buffer = [0; 4096];
         while let Ok(len @ 1..) = self.master.read(&mut buffer) {
-            self.said.extend_from_slice(&buffer[..len]);
-            let surplus = self.said.len().saturating_sub(CONSOLE_BYTES);
-            self.said.drain(..surplus);
+            all.extend_from_slice(&buffer[..len]);
         }
+        self.said.extend_from_slice(&all);
+        let surplus = self.said.len().saturating_sub(CONSOLE_BYTES);
+        self.said.drain(..surplus);
+        all
     }
 }
 

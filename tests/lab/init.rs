@@ -1,4 +1,4 @@
-//! PID 1 of a machine, up to the moment when it becomes systemd: namespaces, mounts, a new root.
+//! PID 1 of a machine, up to the moment when it becomes systemd, or its stand-in: namespaces, mounts, a new root.
 //!
 //! Nothing done here reaches the host: the mount namespace is private before the first mount, and what
 //! the kernel shares between machines (/sys, /proc/sys) is read-only, but for the network's own.
@@ -17,7 +17,8 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{chdir, pivot_root, sethostname};
 
-use crate::{Doing, Plan, cgroup};
+use crate::machine::Systemd;
+use crate::{Doing, Plan, cgroup, standin};
 
 /// What a machine could do to the host's kernel, and no test needs. CAP_SYS_BOOT stays: poweroff.
 const DROPPED: &str = "--bounding-set=-sys_module,-sys_rawio,-sys_time,-syslog,-wake_alarm,\
@@ -26,14 +27,14 @@ const DROPPED: &str = "--bounding-set=-sys_module,-sys_rawio,-sys_time,-syslog,-
 const NO_DEV: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 const NO_EXEC: MsFlags = NO_DEV.union(MsFlags::MS_NOEXEC);
 
-/// Becomes systemd; returns only to say why it could not.
+/// Becomes systemd or its stand-in; returns only to say why it could not.
 ///
 /// `words`: the root tree, the state folder, the cgroup, the console's terminal, then the [`Plan`]'s own.
 pub(crate) fn run(words: &[String]) -> String {
-    become_systemd(words).err().unwrap_or_else(|| "PID 1 returned".into())
+    become_pid_1(words).err().unwrap_or_else(|| "PID 1 returned".into())
 }
 
-fn become_systemd(words: &[String]) -> Result<(), String> {
+fn become_pid_1(words: &[String]) -> Result<(), String> {
     let [root, state, cgroup, console, words @ ..] = words else {
         return Err("init is for boot to call".into());
     };
@@ -54,10 +55,14 @@ fn become_systemd(words: &[String]) -> Result<(), String> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).doing("make / private")?;
 
-    let new = overlay(Path::new(root), &state.join("tree"))?;
+    let (root, base, standin) = (Path::new(root), state.join("tree"), plan.systemd == Systemd::Standin);
+    let new = if standin { standin::tree(root, &base) } else { overlay(root, &base) }?;
     kernel_files(&new)?;
     devices(&new, console)?;
     runtime_files(&new, state)?;
+    if standin {
+        standin::runtime_files(&new, state)?;
+    }
     for (host, path) in &plan.binds {
         bind(host, &new.join(path))?;
         read_only(&new.join(path), MsFlags::empty())?;
@@ -68,11 +73,11 @@ fn become_systemd(words: &[String]) -> Result<(), String> {
     }
     identity(&new, &plan.systemd.to_string().to_lowercase())?;
     enter(&new)?;
-    Err(format!("exec systemd: {}", systemd()?.exec()))
+    Err(format!("exec PID 1: {}", pid_1(standin)?.exec()))
 }
 
 /// Mounts a writable tree over the shared one; returns where it is. All that is written is in memory.
-fn overlay(lower: &Path, base: &Path) -> Result<PathBuf, String> {
+pub(crate) fn overlay(lower: &Path, base: &Path) -> Result<PathBuf, String> {
     new_mount("tmpfs", base, MsFlags::empty(), "mode=755")?;
     let [upper, work, new] = ["upper", "work", "root"].map(|name| base.join(name));
     for folder in [&upper, &work, &new] {
@@ -88,6 +93,8 @@ fn overlay(lower: &Path, base: &Path) -> Result<PathBuf, String> {
 fn kernel_files(new: &Path) -> Result<(), String> {
     new_mount("proc", &new.join("proc"), NO_EXEC, "")?;
     new_mount("sysfs", &new.join("sys"), NO_EXEC, "")?;
+    // netdevice(7): IFF_UP and IFF_LOOPBACK. systemd does this itself, its stand-in leaves networks alone.
+    fs::write(new.join("sys/class/net/lo/flags"), "0x9").doing("lo")?;
     read_only(&new.join("sys"), NO_EXEC)?;
     new_mount("cgroup2", &new.join("sys/fs/cgroup"), NO_EXEC, "")?;
     bind(&new.join("proc/sys"), &new.join("proc/sys"))?;
@@ -158,24 +165,29 @@ fn enter(new: &Path) -> Result<(), String> {
 }
 
 /// setpriv(1) drops capabilities, then becomes systemd: the same process, so PID 1 it stays.
-fn systemd() -> Result<Command, String> {
+fn pid_1(standin: bool) -> Result<Command, String> {
     let console = File::options().read(true).write(true).open("/dev/console").doing("/dev/console")?;
     let again = || console.try_clone().doing("/dev/console");
     let mut command = Command::new("/usr/bin/setpriv");
-    command.args([DROPPED, "/usr/lib/systemd/systemd", "--log-target=journal", "--show-status=no"]);
+    command.arg(DROPPED);
+    if standin {
+        standin::pid_1(&mut command);
+    } else {
+        command.args(["/usr/lib/systemd/systemd", "--log-target=journal", "--show-status=no"]);
+    }
     command.stdin(again()?).stdout(again()?).stderr(again()?).env_clear();
     command.env("container", "handover-lab").env("NOTIFY_SOCKET", "/run/host/notify");
     command.env("TERM", "dumb").env("PATH", crate::enter::PATH);
     Ok(command)
 }
 
-fn new_mount(kind: &str, target: &Path, flags: MsFlags, options: &str) -> Result<(), String> {
+pub(crate) fn new_mount(kind: &str, target: &Path, flags: MsFlags, options: &str) -> Result<(), String> {
     mount(Some(kind), target, Some(kind), flags, Some(options))
         .doing(format!("mount {kind} on {}", target.display()))
 }
 
 /// Shows `source` at `target`, which is made if it is not there.
-fn bind(source: &Path, target: &Path) -> Result<(), String> {
+pub(crate) fn bind(source: &Path, target: &Path) -> Result<(), String> {
     if source.is_dir() {
         fs::create_dir_all(target).doing(target.display())?;
     } else if !target.exists() {
@@ -187,7 +199,7 @@ fn bind(source: &Path, target: &Path) -> Result<(), String> {
 }
 
 /// Makes an existing mount read-only, with `flags` beside; those below it stay as they are.
-fn read_only(target: &Path, flags: MsFlags) -> Result<(), String> {
+pub(crate) fn read_only(target: &Path, flags: MsFlags) -> Result<(), String> {
     let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     mount(None::<&str>, target, None::<&str>, flags, None::<&str>)
         .doing(format!("close {}", target.display()))

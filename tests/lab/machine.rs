@@ -13,11 +13,17 @@ use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::UNIX_EPOCH;
+use std::time::{Instant, UNIX_EPOCH};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// A release of systemd that handover promises to work with, named by its major version.
+use super::journal::{self, Query, SYNC, SYNC_FILE};
+
+/// Where the supervisors of machines keep what they have, each in a folder named by its pid: a lock, the
+/// notify socket, the mount point.
+pub(crate) const STATE: &str = "/run/handover-lab";
+
+/// A release of systemd that handover promises to work with, named by its major version; or its stand-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Systemd {
     /// Debian bookworm's.
@@ -26,10 +32,12 @@ pub(crate) enum Systemd {
     V257,
     /// Debian sid's: 262 or whatever is newer.
     V262,
+    /// `handover pid1`, over this host's own programs.
+    Standin,
 }
 
 impl Systemd {
-    /// All of them, oldest first.
+    /// All that are systemd, oldest first.
     pub(crate) const ALL: [Self; 3] = [Self::V252, Self::V257, Self::V262];
 }
 
@@ -43,8 +51,11 @@ impl FromStr for Systemd {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|systemd| systemd.to_string().eq_ignore_ascii_case(name));
-        known.ok_or_else(|| format!("{name}: want one of {:?}", Self::ALL))
+        let known = Self::ALL
+            .into_iter()
+            .chain([Self::Standin])
+            .find(|systemd| systemd.to_string().eq_ignore_ascii_case(name));
+        known.ok_or_else(|| format!("{name}: want one of {:?}, or {}", Self::ALL, Self::Standin))
     }
 }
 
@@ -219,6 +230,11 @@ impl Machine {
 
     /// What journalctl(1) shows with these arguments, all that was said until now in it.
     pub(crate) fn journal(&self, arguments: &[&str]) -> String {
+        if self.systemd == Systemd::Standin {
+            self.sync();
+            let lines = self.said(arguments);
+            return lines.iter().map(|line| format!("{line}\n")).collect();
+        }
         self.succeed(&["journalctl", "--sync"]);
         self.succeed(&[&["journalctl", "--no-pager"], arguments].concat())
     }
@@ -226,13 +242,22 @@ impl Machine {
     /// An argument for journalctl(1): what is said from now on. (A cursor would do, but 252 passes over
     /// the first match after it.)
     pub(crate) fn mark(&self) -> String {
-        self.succeed(&["journalctl", "--sync"]);
+        if self.systemd == Systemd::Standin {
+            self.sync();
+        } else {
+            self.succeed(&["journalctl", "--sync"]);
+        }
         let now = UNIX_EPOCH.elapsed().expect("a clock of this century");
         format!("--since=@{}.{:06}", now.as_secs(), now.subsec_micros())
     }
 
     /// Waits for a line with `text` in what journalctl(1) shows with `arguments` since `mark`.
     pub(crate) fn await_journal(&self, mark: &str, arguments: &[&str], text: &str) -> String {
+        if self.systemd == Systemd::Standin {
+            let query = query(&[&[mark], arguments].concat());
+            let found = journal::wait(&self.journal_file(), &query, text);
+            return found.unwrap_or_else(|| panic!("nothing with {text:?} in the journal within 20 s"));
+        }
         let follow = ["timeout", "20", "journalctl", "-q", "-f", "--no-tail", mark];
         let mut journalctl = self.spawn(&[&follow, arguments].concat());
         let lines = BufReader::new(journalctl.stdout.take().expect("stdout is piped")).lines();
@@ -240,6 +265,25 @@ impl Machine {
         let _ = journalctl.kill();
         let _ = journalctl.wait();
         found.unwrap_or_else(|| panic!("nothing with {text:?} in the journal within 20 s"))
+    }
+
+    /// Where the supervisor keeps the journal of the stand-in.
+    fn journal_file(&self) -> PathBuf {
+        journal::file(&Path::new(STATE).join(self.supervisor.id().to_string()))
+    }
+
+    /// What is in it, in the words of journalctl(1).
+    fn said(&self, arguments: &[&str]) -> Vec<String> {
+        query(arguments).find(&fs::read_to_string(self.journal_file()).expect("a journal"))
+    }
+
+    /// Waits until it has all that the stand-in was told or has said until now: a line of a service goes the
+    /// same way, behind them.
+    fn sync(&self) {
+        let now = format!("{:?}", Instant::now());
+        self.push(SYNC_FILE, format!("{now}\n"), 0o644);
+        self.succeed(&["systemctl", "start", SYNC]);
+        journal::wait(&self.journal_file(), &query(&["-u", SYNC]), &now).expect("a line of the lab's own");
     }
 
     /// One property of a unit, as `systemctl show -P` prints it.
@@ -272,12 +316,20 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let journal = self.run(&["journalctl", "--no-pager", "-n", "60"]);
-            println!("the journal of {} ends so:\n{}{}", self.systemd, journal.stdout, journal.stderr);
+            let journal = match self.systemd {
+                Systemd::Standin => self.said(&["-n", "60"]).join("\n"),
+                _ => self.run(&["journalctl", "--no-pager", "-n", "60"]).stdout,
+            };
+            println!("the journal of {} ends so:\n{journal}", self.systemd);
         }
         drop(self.supervisor.stdin.take());
         let _ = self.supervisor.wait();
     }
+}
+
+/// journalctl(1)'s arguments, as far as the lab knows them.
+fn query(arguments: &[&str]) -> Query {
+    Query::parse(arguments).unwrap_or_else(|why| panic!("{why}"))
 }
 
 /// Calls `work` with this thread moved into `namespace` for good.

@@ -1,5 +1,5 @@
 //! `lab`: the executable behind the machines that the integration tests use: a real systemd as PID 1
-//! in namespaces of its own, over a root tree of Debian's. No virtual machine, no daemon, no `unsafe`.
+//! in namespaces of its own, over a root tree of Debian's; or its stand-in, over the host's own /usr. No virtual machine, no daemon, no `unsafe`.
 //!
 //! ```text
 //! a test --its end of a pipe--> lab boot --PDEATHSIG--> PID 1 --pid namespace--> all inside
@@ -15,10 +15,12 @@ mod boot;
 mod cgroup;
 mod enter;
 mod init;
+mod journal;
 #[expect(dead_code, reason = "people need less of a machine than tests do")]
 mod machine;
 mod needs;
 mod roots;
+mod standin;
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -31,9 +33,9 @@ lab build [SYSTEMD]...                    build the root trees that are missing,
 lab run SYSTEMD [OPTION]... -- COMMAND    boot a machine, run COMMAND in it, destroy it
 lab boot SYSTEMD [OPTION]...              boot a machine, print `ready PID CGROUP`, destroy it at EOF or SIGTERM
 lab exec PID [--user USER] -- COMMAND     run COMMAND in the machine whose PID 1 is PID on this host
-lab missing                               say what this host lacks for machines; exit 1 if anything
+lab missing [SYSTEMD]                     say what this host lacks for machines; exit 1 if anything
 
-SYSTEMD is V252, V257 or V262; OPTION is --bind HOST:PATH (read-only) or --copy HOST:PATH, for files.
+SYSTEMD is V252, V257, V262, or Standin, which needs no tree; OPTION is --bind HOST:PATH (read-only) or --copy HOST:PATH, for files.
 Root trees are kept in $HANDOVER_LAB_CACHE, by default /var/cache/handover-lab.";
 
 fn main() -> ExitCode {
@@ -55,10 +57,13 @@ fn dispatch(words: &[String]) -> Result<ExitCode, String> {
         "init" => Err(init::run(rest)),
         "exec" => enter::run(rest),
         "run" => run(&Plan::parse(rest)?),
-        "missing" => Ok(needs::missing().map_or(ExitCode::SUCCESS, |what| {
-            println!("{what}");
-            ExitCode::FAILURE
-        })),
+        "missing" => Ok(needs::missing(rest.first().map(|name| name.parse()).transpose()?).map_or(
+            ExitCode::SUCCESS,
+            |what| {
+                println!("{what}");
+                ExitCode::FAILURE
+            },
+        )),
         _ => Err(USAGE.into()),
     }
 }

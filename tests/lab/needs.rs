@@ -5,13 +5,15 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, access, geteuid};
 
+use crate::machine::Systemd;
 use crate::{cgroup, roots};
 
 /// CAP_SYS_ADMIN, capabilities(7).
 const SYS_ADMIN: u32 = 21;
 
-/// What is missing, in words for the person who can mend it; None if machines can run.
-pub(crate) fn missing() -> Option<String> {
+/// What is missing, in words for the person who can mend it; None if machines with this PID 1, or with every
+/// systemd, can run.
+pub(crate) fn missing(systemd: Option<Systemd>) -> Option<String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     if !geteuid().is_root() {
         return Some("not root".into());
@@ -30,7 +32,11 @@ pub(crate) fn missing() -> Option<String> {
     if !read("/proc/filesystems").lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay") {
         return Some("no overlay file system: modprobe overlay".into());
     }
-    roots::to_build().is_some().then(cannot_build).flatten()
+    if systemd == Some(Systemd::Standin) && !Path::new("/usr/bin/setpriv").exists() {
+        return Some("no /usr/bin/setpriv, of util-linux".into());
+    }
+    let to_build = || systemd != Some(Systemd::Standin) && roots::to_build().is_some();
+    to_build().then(cannot_build).flatten()
 }
 
 /// Why root trees cannot be built here.

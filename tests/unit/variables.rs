@@ -52,7 +52,7 @@ T_UNCLOSED='a "b
 T_LAST=inside
 "#;
 
-on_every_systemd! {
+on_real_systemd! {
     fn variables_are_what_a_service_gets(systemd) {
         let machine = Machine::boot(systemd);
         machine.push("/etc/default/tricky", ENVIRONMENT_FILE, 0o644);

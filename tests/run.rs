@@ -121,7 +121,7 @@ impl App {
     }
 }
 
-on_every_systemd! {
+on_real_systemd! {
     fn pythons_own_server_is_upgraded_again_and_again_and_no_request_is_lost(systemd) {
         let app = App::boot(systemd, THREE, "", PYTHON);
         let (main, load) = (app.machine.show("app", "MainPID"), app.load());

@@ -253,6 +253,12 @@ impl Steward {
 
     async fn act(&mut self, action: Action, text: &watch::Receiver<String>) -> Turn {
         let mut more = Vec::new();
+        // What those who drain give us is ours or theirs, before we cease to be whom they give it to.
+        if matches!(action, Action::Commit { .. } | Action::Stop) {
+            for change in Elder::settle(&mut self.elders).await {
+                self.note(change, text).await;
+            }
+        }
         match action {
             Action::AnnounceUpgrade => self.means.post.say(&[], Some(UPGRADING), &self.means.scribe).await,
             Action::AnnounceReload => self.announce_reload().await,
@@ -330,7 +336,7 @@ impl Steward {
     async fn announce(&self, text: &watch::Receiver<String>, states: &[NotifyState<'_>]) {
         let own = text.borrow().clone();
         let own = if own.is_empty() { "serving".to_string() } else { own };
-        let elders = self.elders.iter().map(|elder| describe(elder.draining));
+        let elders = self.elders.iter().map(Elder::describe);
         let mut text = [own].into_iter().chain(elders).collect::<Vec<_>>().join("; ");
         if let Some(failure) = &self.last_failure {
             text = status::write(failure, &text);
@@ -374,12 +380,6 @@ pub(super) fn draining(drain: &Drain, left: Duration) -> Draining {
         in_flight: drain.in_flight() as u64,
         left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
     }
-}
-
-/// One who drains, in words.
-fn describe(draining: Draining) -> String {
-    let Draining { pid, in_flight, left_ms } = draining;
-    format!("{pid} drains ({in_flight} in flight, {} s left)", left_ms.div_ceil(1000))
 }
 
 /// The service has new words of its own. Never, once it has dropped the means to say them.

@@ -5,13 +5,18 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use super::channel::{AsyncChannel, Channel, Delivery};
+use super::channel::{AsyncChannel, Channel, Delivery, ReceiveError};
 use super::message::{Draining, Order};
 use super::moves::{Arrival, Taker};
 use crate::fdstore::Drainer;
 use crate::sys::watch::Watched;
 use crate::sys::{pidfd, process};
+
+/// How long those who drain may take to say whose connections are that they gave us. They say it at once,
+/// unless they are stopped.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// An older process that still drains, and how we hear of it.
 #[derive(Debug)]
@@ -52,6 +57,12 @@ impl Elder {
         Drainer { pid: self.draining.pid, pidfd_inode, since_ms, until_ms }
     }
 
+    /// What it does, in words.
+    pub(crate) fn describe(&self) -> String {
+        let Draining { pid, in_flight, left_ms } = self.draining;
+        format!("{pid} drains ({in_flight} in flight, {} s left)", left_ms.div_ceil(1000))
+    }
+
     /// Its pidfd, if it is known.
     pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.process.as_ref().map(AsFd::as_fd)
@@ -75,24 +86,33 @@ impl Elder {
         Poll::Pending
     }
 
+    /// Hears of those of `elders` whose connections we hold, until it is known whose each is: who has
+    /// their links after us does not hold them. What they offer from then on waits in the links.
+    pub(crate) async fn settle(elders: &mut [Self]) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let settled = std::future::poll_fn(|context| {
+            let mut open = false;
+            for elder in elders.iter_mut() {
+                while !elder.silent && !elder.taker.is_empty() {
+                    let Poll::Ready(said) = elder.link.poll_receive(context) else {
+                        open = true;
+                        break;
+                    };
+                    changes.extend(elder.heard(said));
+                }
+            }
+            if open { Poll::Pending } else { Poll::Ready(()) }
+        });
+        let _ = tokio::time::timeout(SETTLING, settled).await;
+        changes
+    }
+
     /// What is new; `None` once it has left.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Change>> {
         while !self.silent {
-            match self.link.poll_receive::<Order>(context) {
-                Poll::Ready(Ok(said)) => {
-                    if let Some(change) = self.hear(said) {
-                        return Poll::Ready(Some(change));
-                    }
-                }
-                Poll::Ready(Err(_)) => {
-                    self.silent = true;
-                    // It is gone, or will never say whose they are: nobody else serves them.
-                    let left = self.taker.all();
-                    if !left.is_empty() {
-                        return Poll::Ready(Some(Change::Arrived(left)));
-                    }
-                }
-                Poll::Pending => break,
+            let Poll::Ready(said) = self.link.poll_receive(context) else { break };
+            if let Some(change) = self.heard(said) {
+                return Poll::Ready(Some(change));
             }
         }
         match &self.process {
@@ -102,7 +122,13 @@ impl Elder {
         }
     }
 
-    fn hear(&mut self, said: Delivery<Order>) -> Option<Change> {
+    fn heard(&mut self, said: Result<Delivery<Order>, ReceiveError>) -> Option<Change> {
+        let Ok(said) = said else {
+            self.silent = true;
+            // It is gone, or will never say whose they are: nobody else serves them.
+            let left = self.taker.all();
+            return (!left.is_empty()).then_some(Change::Arrived(left));
+        };
         match said.message {
             Order::Draining(draining) => {
                 self.draining = draining;
@@ -145,8 +171,11 @@ pub(super) fn elders(link: AsyncChannel, draining: Vec<Draining>, fds: Vec<Owned
 mod tests {
     use super::*;
     use crate::sys::pidfd::Pidfd;
+    use crate::upgrade::message::Report;
+    use crate::upgrade::moves::{Family, Giver};
+    use std::os::unix::net::UnixStream;
     use std::process::{Command, Stdio};
-    use std::time::Duration;
+    use std::task::Waker;
 
     #[tokio::test]
     async fn an_elder_has_left_when_its_process_has_and_not_when_it_is_silent() {
@@ -165,6 +194,33 @@ mod tests {
         Elder::next_change(&mut elders).await;
         assert!(elders.is_empty());
         assert!(cat.try_wait().unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn whose_connections_are_is_heard_before_somebody_else_has_the_link() {
+        let channel = |channel: Channel| AsyncChannel::new(channel).unwrap();
+        let (ours, theirs) = Channel::pair().map(|(ours, theirs)| (channel(ours), channel(theirs))).unwrap();
+        let mut elders = elders(ours, vec![Draining::default()], Vec::new());
+        elders[0].welcome = true;
+        let mut giver = Giver::new();
+        let offer = |giver: &mut Giver| {
+            let slot = giver.exchange().enter(Family::Unix, UnixStream::pair().unwrap().0, Vec::new());
+            assert!(slot.poll_rest(&mut Context::from_waker(Waker::noop())).is_pending());
+            giver.call();
+            assert!(!giver.is_prepared(&theirs));
+            slot
+        };
+        let _first = offer(&mut giver);
+        assert!(tokio::time::timeout(Duration::ZERO, Elder::next_change(&mut elders)).await.is_err());
+        assert!(matches!(theirs.receive().await.unwrap().message, Report::Taken { batch: 1 }));
+        assert!(giver.answered(1, true));
+        giver.conclude(&theirs, || theirs.send(&Order::Serve { batch: 1 }, &[])).unwrap();
+        let _second = offer(&mut giver);
+
+        let changes = Elder::settle(&mut elders).await;
+        assert!(matches!(&changes[..], [Change::Arrived(arrivals)] if arrivals.len() == 1), "{changes:?}");
+        let waiting = elders[0].link.receive_now::<Order>().unwrap().message;
+        assert!(matches!(waiting, Order::Offer { batch: 2, .. }), "{waiting:?}");
     }
 
     #[tokio::test]

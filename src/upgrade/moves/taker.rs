@@ -71,6 +71,11 @@ impl Taker {
         Ok(Vec::new())
     }
 
+    /// Whether it is known of everything whose it is.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// Everything: the other process has said so, or is gone.
     pub(crate) fn all(&mut self) -> Vec<Arrival> {
         self.up_to(u64::MAX)

@@ -208,9 +208,7 @@ impl Machine {
                 ),
             ),
             State::Serving => return self.begin(by, now),
-            State::Coming { by: By::Signal, stage: Stage::Booting | Stage::Initialising, .. } => {
-                return self.make_way(now);
-            }
+            State::Coming { by: By::Signal, .. } => return self.make_way(now),
             _ => Failure::new(
                 Reason::UnderWay,
                 "another upgrade of this service is under way; wait for its end",

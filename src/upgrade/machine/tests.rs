@@ -111,11 +111,16 @@ fn a_second_request_is_refused_and_a_signal_is_the_same_request() {
 #[test]
 fn an_upgrade_by_signal_makes_way_for_one_that_the_helper_asks_for() {
     let now = Instant::now();
-    let (mut machine, _) = after(&[asked(By::Signal), Event::Spawned { pid: 7 }, hello()], now);
-    assert_eq!(machine.handle(asked(By::Helper), now), [Action::Hold, Action::Abort]);
-    assert_eq!(reason(&machine.handle(asked(By::Helper), now)), Some(Reason::UnderWay));
-    assert_eq!(machine.handle(Event::SuccessorGone, now), [Action::Grant]);
-    assert_eq!(machine.wake_at(), Some(now + LIMITS.init_deadline));
+    let steps = [asked(By::Signal), Event::Spawned { pid: 7 }, hello(), Event::Ready];
+    // However far its successor has come: up to the commit it can leave.
+    for far in 2..=steps.len() {
+        let (mut machine, _) = after(&steps[..far], now);
+        assert_eq!(machine.handle(asked(By::Helper), now), [Action::Hold, Action::Abort]);
+        assert_eq!(reason(&machine.handle(asked(By::Helper), now)), Some(Reason::UnderWay));
+        assert_eq!(machine.handle(Event::Prepared, now), [], "the last word of one who leaves");
+        assert_eq!(machine.handle(Event::SuccessorGone, now), [Action::Grant]);
+        assert_eq!(machine.wake_at(), Some(now + LIMITS.init_deadline));
+    }
 }
 
 #[test]

@@ -169,8 +169,24 @@ impl Serving {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::Options;
     use crate::daemon::ending::Rest;
-    use crate::daemon::steward::Why;
+    use crate::daemon::memory::Memory;
+    use crate::daemon::post::Post;
+    use crate::daemon::signals::Signals;
+    use crate::daemon::steward::{Means, Why};
+    use crate::daemon::vault::Vault;
+    use crate::fdstore::fake_store::FakeStore;
+    use crate::notify::Notifier;
+    use crate::notify::fake_manager::LONG;
+    use crate::upgrade::estate::Estate;
+    use crate::upgrade::journal::Scribe;
+    use crate::upgrade::machine::Limits;
+    use crate::upgrade::message::Grant;
+    use crate::upgrade::moves::Family;
+    use crate::upgrade::predecessor::Predecessor;
+    use crate::upgrade::successor::Takeover;
+    use nix::sys::signal::{Signal, raise};
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
     use std::sync::Arc;
@@ -214,5 +230,43 @@ mod tests {
         };
         assert_eq!(serving.serve(listener, handler).await, Outcome::Drained);
         assert_eq!(accepted.load(SeqCst), 1);
+    }
+
+    /// The first process of a service, of which `pid1` keeps what it is sent.
+    async fn first(pid1: &FakeStore) -> Serving {
+        let options = Options::default();
+        let vault = Vault::new(pid1.client(Some(10)), Memory::new(Vec::new()), options);
+        assert_eq!(vault.open(true, true).await.1, [""; 0]);
+        let estate = Estate { program: Grant::default(), sockets: Vec::new() };
+        let limits = Limits { init_deadline: LONG, max_draining: 1 };
+        let means = Means {
+            options,
+            signals: Signals::for_test(),
+            predecessor: Predecessor::open(limits, estate, Some(i32::MAX - 20), Some(1)).unwrap(),
+            post: Post::new(Notifier::none()),
+            scribe: Scribe::default(),
+            vault,
+            incoming: None,
+        };
+        let takeover = Takeover { generation: 1, elders: Vec::new(), arrivals: Vec::new(), confirmed: true };
+        Serving::new(Steward::new(means, takeover), None)
+    }
+
+    #[tokio::test]
+    async fn a_stop_before_pid_1_has_answered_for_the_first_time_leaves_what_rests_with_it() {
+        let pid1 = FakeStore::of(10);
+        let serving = first(&pid1).await;
+        let (ours, _client) = UnixStream::pair().unwrap();
+        let (stream, peer) = Stream::arrived(Family::Unix, ours.into()).unwrap();
+        let live = serving.live(stream, peer);
+        serving.spawn(async move { live.rest().await });
+        pid1.fall_silent();
+        pid1.asked().await;
+        raise(Signal::SIGURG).unwrap();
+        let ending = tokio::time::timeout(LONG, serving.end()).await.unwrap();
+        assert!(matches!(ending, Ending::Stopping(_)));
+        pid1.answer();
+        assert_eq!(tokio::time::timeout(LONG, ending.drain()).await.unwrap(), Outcome::Drained);
+        assert!(pid1.names().contains(&"ho.1".to_owned()), "{:?}", pid1.told());
     }
 }

@@ -41,6 +41,16 @@ impl Signals {
     }
 }
 
+#[cfg(test)]
+impl Signals {
+    /// For a process of many tests: SIGURG, which ends nobody, stands for SIGTERM, SIGWINCH for SIGINT.
+    pub(super) fn for_test() -> Self {
+        let [hangup, terminate, interrupt] = [libc::SIGHUP, libc::SIGURG, libc::SIGWINCH]
+            .map(|any| signal(SignalKind::from_raw(any)).unwrap());
+        Self { hangup, stop: Some((terminate, interrupt)) }
+    }
+}
+
 /// What a signal means here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Caught {

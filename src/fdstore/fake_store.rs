@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use tokio::sync::Notify;
+
 use super::bounds::Bounds;
 use super::store::Store;
 use crate::notify::fake_manager::{FakeManager, LONG};
@@ -18,20 +20,44 @@ pub(crate) struct FakeStore {
     held: Arc<Mutex<Vec<(String, OwnedFd)>>>,
     told: Arc<Mutex<Vec<String>>>,
     pub(crate) limit: Arc<AtomicUsize>,
+    silence: Arc<Silence>,
     address: Address,
     thread: Option<JoinHandle<()>>,
+}
+
+/// The barriers that are not answered, while there are to be none that are.
+#[derive(Default)]
+struct Silence {
+    kept: Mutex<Option<Vec<OwnedFd>>>,
+    grows: Notify,
 }
 
 impl FakeStore {
     /// A store for `limit` descriptors.
     pub(crate) fn of(limit: usize) -> Self {
         let manager = FakeManager::at_abstract_name();
-        let (held, told) = (Arc::default(), Arc::default());
+        let (held, told, silence) = (Arc::default(), Arc::default(), Arc::<Silence>::default());
         let limit = Arc::new(AtomicUsize::new(limit));
         let address = manager.address.clone();
         let (kept, heard, most) = (Arc::clone(&held), Arc::clone(&told), Arc::clone(&limit));
-        let thread = std::thread::spawn(move || serve(&manager, &kept, &heard, &most));
-        Self { held, told, limit, address, thread: Some(thread) }
+        let unanswered = Arc::clone(&silence);
+        let thread = std::thread::spawn(move || serve(&manager, &kept, &heard, &most, &unanswered));
+        Self { held, told, limit, silence, address, thread: Some(thread) }
+    }
+
+    /// Answers no barrier from now on.
+    pub(crate) fn fall_silent(&self) {
+        *self.silence.kept.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Waits for a barrier that is not answered.
+    pub(crate) async fn asked(&self) {
+        tokio::time::timeout(LONG, self.silence.grows.notified()).await.expect("nobody asks");
+    }
+
+    /// Answers all of them, and those to come.
+    pub(crate) fn answer(&self) {
+        *self.silence.kept.lock().unwrap() = None;
     }
 
     /// A client that was told the limit, or was not.
@@ -63,6 +89,7 @@ fn serve(
     held: &Mutex<Vec<(String, OwnedFd)>>,
     told: &Mutex<Vec<String>>,
     limit: &AtomicUsize,
+    silence: &Silence,
 ) {
     loop {
         let (text, fds) = manager.receive();
@@ -72,6 +99,13 @@ fn serve(
         told.lock().unwrap().push(text.clone());
         let says = parse(text.as_bytes()).unwrap();
         let name = says.iter().find(|(key, _)| *key == "FDNAME").map(|(_, name)| (*name).to_owned());
+        if says.contains(&("BARRIER", "1"))
+            && let Some(kept) = &mut *silence.kept.lock().unwrap()
+        {
+            kept.extend(fds);
+            silence.grows.notify_one();
+            continue;
+        }
         let mut held = held.lock().unwrap();
         if says.contains(&("FDSTOREREMOVE", "1")) {
             held.retain(|(held, _)| Some(held) != name.as_ref());

@@ -4,8 +4,8 @@
 //! connection that was refused or reset, a response that was cut or late, a keep-alive connection
 //! that was closed although no response had said so.
 //!
-//! Each request has a number of its own, which the answer repeats: one that belongs to another request is
-//! seen.
+//! Each request has a number of its own, which the answer of a sample service repeats: one that belongs to
+//! another request is seen.
 #![expect(clippy::expect_used, reason = "a test's hands: what fails, fails the test")]
 
 mod connection;
@@ -30,6 +30,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) enum Client {
     /// A new one for each request.
     NewConnection,
+    /// The same, to a program that knows nothing of numbers: its answers need only be whole.
+    Stranger,
     /// One for as long as the service keeps it.
     KeepAlive,
     /// The same, and so long between an answer and the next request. Once more when all is over.
@@ -230,7 +232,7 @@ impl Client {
                 Ok((answer, connection)) => {
                     tally.requests += 1;
                     tally.pids.extend(answer.pid().map(|pid| (pid, Instant::now())));
-                    tally.closes += u64::from(answer.last && self != Self::NewConnection);
+                    tally.closes += u64::from(answer.last && !self.is_new());
                     if !answer.last {
                         kept = Some(connection);
                     }
@@ -241,9 +243,14 @@ impl Client {
         }
     }
 
+    /// Whether each request has a connection of its own.
+    fn is_new(self) -> bool {
+        matches!(self, Self::NewConnection | Self::Stranger)
+    }
+
     /// A request with this number, and its answer. Every fifth has a body, which comes back.
     fn ask(self, connection: &mut Connection, number: u64) -> Result<Answer, Loss> {
-        if number % 5 == 4 && self != Self::NewConnection {
+        if number % 5 == 4 && !self.is_new() {
             let body = format!("{number} ").repeat(usize::try_from(number % 97).unwrap_or(0));
             let length = body.len();
             connection.write(&format!(
@@ -253,8 +260,9 @@ impl Client {
             let of_it = answer.body == body;
             return answer.of(number, of_it);
         }
-        let answer = connection.get(&format!("/?number={number}"), self == Self::NewConnection)?;
-        let of_it = answer.value("number").and_then(|number| number.parse().ok()) == Some(number);
+        let answer = connection.get(&format!("/?number={number}"), self.is_new())?;
+        let of_it = self == Self::Stranger
+            || answer.value("number").and_then(|number| number.parse().ok()) == Some(number);
         answer.of(number, of_it)
     }
 }

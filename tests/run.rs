@@ -9,7 +9,7 @@ use crate::process::Process;
 const ADDRESS: &str = "127.0.0.1:8080";
 
 /// Four at a time: enough to meet every moment of an upgrade on two cores.
-pub(crate) const CLIENTS: [Client; 4] = [Client::NewConnection; 4];
+pub(crate) const CLIENTS: [Client; 4] = [Client::Stranger; 4];
 
 /// python's own server, as it is.
 pub(crate) const PYTHON: &str = "/usr/bin/python3 -m http.server 8080";

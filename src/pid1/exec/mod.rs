@@ -135,10 +135,12 @@ pub(crate) fn run(order: &Order<'_>) -> Result<Started, ExecError> {
     };
     let out = out.as_ref().map_or(order.output, AsFd::as_fd);
     let err = err.as_ref().map_or(out, |err| err.as_ref().map_or(order.output, AsFd::as_fd));
+    let (directory, directory_optional) = directory(exec, user.as_ref())?;
     let terms = Terms {
         streams: [null.as_fd(), out, err],
         cgroup: order.door.as_ref().map(AsFd::as_fd),
-        directory: directory(exec, user.as_ref())?,
+        directory,
+        directory_optional,
         limits: limits(exec),
         user: user.map(|user| user.kernel),
         umask: exec.umask,
@@ -196,19 +198,18 @@ fn stream(wanted: Option<&Output>, output: BorrowedFd<'_>) -> Result<Option<Owne
     Ok(Some(opened.into()))
 }
 
-/// WorkingDirectory=; the root of all, or a user's home under their own manager.
-fn directory(exec: &Exec, user: Option<&user::Found>) -> Result<Option<CString>, ExecError> {
+/// WorkingDirectory=, and whether it may be missing; the root of all, or a user's home under their own
+/// manager, where it need not be there nor be theirs.
+fn directory(exec: &Exec, user: Option<&user::Found>) -> Result<(Option<CString>, bool), ExecError> {
     let home = || user.map(|user| user.home.clone()).or_else(std::env::home_dir);
     let root = || PathBuf::from("/");
-    let path = match &exec.working_directory {
-        Some(wanted) => {
-            let path = wanted.path.clone().or_else(home).unwrap_or_else(root);
-            if wanted.optional && !path.is_dir() { root() } else { path }
-        }
-        None if nix::unistd::geteuid().is_root() => root(),
-        None => home().filter(|home| home.is_dir()).unwrap_or_else(root),
+    let (path, optional) = match &exec.working_directory {
+        Some(wanted) => (wanted.path.clone().or_else(home).unwrap_or_else(root), wanted.optional),
+        None if nix::unistd::geteuid().is_root() => (root(), false),
+        None => (home().unwrap_or_else(root), true),
     };
-    CString::new(path.as_os_str().as_bytes()).map(Some).map_err(|_| ExecError::Nul)
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| ExecError::Nul)?;
+    Ok((Some(path), optional))
 }
 
 /// LimitNOFILE= and its relatives.

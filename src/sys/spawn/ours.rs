@@ -29,6 +29,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     /// The working directory.
     pub(crate) directory: Option<CString>,
+    /// Whether it may be one that this user cannot enter; then it is the root of all.
+    pub(crate) directory_optional: bool,
     /// Resources of getrlimit(2), with soft and hard bound; `None` is infinity.
     pub(crate) limits: Vec<(Resource, Option<u64>, Option<u64>)>,
     /// Whose process it is; `None`: ours.
@@ -165,6 +167,9 @@ impl Child<'_> {
             nix::unistd::write(cgroup, b"0")?;
         }
         self.step = Step::Descriptors;
+        // Now: later our maker's descriptors and those of the program may take all numbers below the limit.
+        let pid = nix::unistd::getpid().as_raw();
+        let id = Pidfd::open(pid).map_err(errno_of)?.id().unwrap_or(0);
         self.arrange()?;
         self.step = Step::Limits;
         for (resource, soft, hard) in &terms.limits {
@@ -178,11 +183,12 @@ impl Child<'_> {
         self.step = Step::Directory;
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(terms.umask));
         if let Some(directory) = &terms.directory {
-            nix::unistd::chdir(directory.as_c_str())?;
+            match nix::unistd::chdir(directory.as_c_str()) {
+                Err(_) if terms.directory_optional => nix::unistd::chdir(c"/")?,
+                entered => entered?,
+            }
         }
         self.step = Step::Execute;
-        let pid = nix::unistd::getpid().as_raw();
-        let id = Pidfd::open(pid).map_err(errno_of)?.id().unwrap_or(0);
         let environment = self.environment.fill(u64::from(pid.unsigned_abs()), id);
         let first_unused = FIRST + self.places.numbers.len() as c_int;
         // SAFETY: plain system calls on numbers and locals; `path`, `argv` and the environment are
@@ -267,6 +273,7 @@ mod tests {
             streams,
             cgroup: None,
             directory: None,
+            directory_optional: false,
             limits: Vec::new(),
             user: None,
             umask: 0o022,
@@ -356,6 +363,22 @@ mod tests {
         assert_eq!(status, 100 + Step::Directory as i32);
         let (_, status) = ask("true", |terms| terms.limits = vec![(libc::RLIMIT_NOFILE, Some(3), Some(3))]);
         assert_eq!(status, 100 + Step::Descriptors as i32);
+    }
+
+    #[test]
+    fn a_limit_just_above_its_own_descriptors_is_enough_whatever_we_have_ourselves() {
+        let _more: Vec<_> = (0..9).map(|_| File::open("/dev/null").unwrap()).collect();
+        // 0 to 4, and one for the loader of programs.
+        let (_, status) = ask("true", |terms| terms.limits = vec![(libc::RLIMIT_NOFILE, Some(6), Some(6))]);
+        assert_eq!(status, 0);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_entered_is_the_root_where_it_is_optional() {
+        let (said, status) = ask("pwd", |terms| {
+            (terms.directory, terms.directory_optional) = (Some(c"/nonexistent".into()), true);
+        });
+        assert_eq!((&*said, status), ("/\n", 0));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod moving;
 mod request;
 mod restoring;
 mod service;
+mod standin;
 mod stashing;
 mod store;
 mod table;
@@ -26,7 +27,7 @@ use std::process::{Command, ExitCode};
 /// A group by its name on the command line, and what measures it.
 type Group = (&'static str, fn(&mut table::Table));
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     ("upgrade", upgrade::measure),
     ("request", request::measure),
     ("http", http::measure),
@@ -34,6 +35,7 @@ const GROUPS: [Group; 7] = [
     ("moving", moving::measure),
     ("stashing", stashing::measure),
     ("restoring", restoring::measure),
+    ("standin", standin::measure),
 ];
 
 fn main() -> ExitCode {
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Some(moving::RECEIVER) => return moving::receive(),
         Some(store::STARTER) => return store::start(),
         Some(stashing::STASHER) => return stashing::stash(),
+        Some(standin::FILLER) => return standin::fill(),
         _ => {}
     }
     // Cargo adds an option of its own.

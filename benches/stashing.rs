@@ -128,10 +128,11 @@ async fn stash_all(store: &Store, count: usize, held: &mut Vec<handover::fdstore
 }
 
 /// The way to PID 1 without a library.
-struct Bare(UnixDatagram);
+pub(crate) struct Bare(UnixDatagram);
 
 impl Bare {
-    fn find() -> Self {
+    /// By NOTIFY_SOCKET.
+    pub(crate) fn find() -> Self {
         let path = std::env::var("NOTIFY_SOCKET").expect("NOTIFY_SOCKET");
         let socket = UnixDatagram::unbound().expect("a socket");
         let address = match path.strip_prefix('@') {
@@ -142,7 +143,8 @@ impl Bare {
         Self(socket)
     }
 
-    fn send(&self, text: &str, fds: &[RawFd]) {
+    /// One message.
+    pub(crate) fn send(&self, text: &str, fds: &[RawFd]) {
         let rights = [ControlMessage::ScmRights(fds)];
         let rights = if fds.is_empty() { &[][..] } else { &rights };
         let parts = [IoSlice::new(text.as_bytes())];
@@ -150,7 +152,7 @@ impl Bare {
     }
 
     /// Returns when PID 1 has read all that was sent.
-    fn barrier(&self) {
+    pub(crate) fn barrier(&self) {
         let (ours, theirs) = pipe().expect("pipe");
         self.send("BARRIER=1", &[theirs.as_raw_fd()]);
         drop(theirs);

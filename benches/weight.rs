@@ -23,12 +23,26 @@ pub(crate) fn measure(table: &mut Table) {
 
 /// What a process has in memory, in KiB; see proc_pid_smaps(5).
 #[derive(Clone, Copy)]
-struct Memory {
+pub(crate) struct Memory {
     /// Its own: no file stands behind it.
-    anonymous: i64,
+    pub(crate) anonymous: i64,
     /// All of it, in which pages of files count by share: those of the program belong to all processes
     /// of a service at once, and the kernel drops them when memory is short.
     proportional: i64,
+    /// All of it, in which each page counts, whoever else has it.
+    pub(crate) resident: i64,
+}
+
+impl Memory {
+    /// Of a process.
+    pub(crate) fn of(pid: i32) -> Self {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("smaps_rollup");
+        let kib = |name: &str| {
+            let rest = text.lines().find_map(|line| line.strip_prefix(name)).expect("Linux 5.4 or newer");
+            rest.trim_end_matches("kB").trim().parse().expect("a number")
+        };
+        Self { anonymous: kib("Pss_Anon:"), proportional: kib("Pss:"), resident: kib("Rss:") }
+    }
 }
 
 fn memory(table: &mut Table) {
@@ -48,9 +62,13 @@ fn memory(table: &mut Table) {
         service.upgrade();
         successor.push(after_requests(service.main(), service.address));
     }
-    let [plain, paved, successor] = [plain, paved, successor].map(|all| Memory {
-        anonymous: median(&all.iter().map(|memory| memory.anonymous).collect::<Vec<_>>()),
-        proportional: median(&all.iter().map(|memory| memory.proportional).collect::<Vec<_>>()),
+    let [plain, paved, successor] = [plain, paved, successor].map(|all: Vec<Memory>| {
+        let middle = |part: fn(&Memory) -> i64| median(&all.iter().map(part).collect::<Vec<_>>());
+        Memory {
+            anonymous: middle(|memory| memory.anonymous),
+            proportional: middle(|memory| memory.proportional),
+            resident: middle(|memory| memory.resident),
+        }
     });
     let mut row = |what, more: i64, of: i64, promised: bool| {
         table.add(&Row {
@@ -77,12 +95,7 @@ fn after_requests(pid: i32, address: std::net::SocketAddr) -> Memory {
         connection.ask();
         Connection::ask_once(address);
     }
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("smaps_rollup");
-    let kib = |name: &str| {
-        let rest = text.lines().find_map(|line| line.strip_prefix(name)).expect("Linux 5.4 or newer");
-        rest.trim_end_matches("kB").trim().parse().expect("a number")
-    };
-    Memory { anonymous: kib("Pss_Anon:"), proportional: kib("Pss:") }
+    Memory::of(pid)
 }
 
 fn program(table: &mut Table) {

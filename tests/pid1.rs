@@ -2,6 +2,8 @@
 
 #[path = "pid1/clients.rs"]
 mod clients;
+#[path = "pid1/container.rs"]
+mod container;
 #[path = "pid1/life.rs"]
 mod life;
 #[path = "pid1/notify.rs"]
@@ -12,3 +14,5 @@ mod sockets;
 mod store;
 #[path = "pid1/upgrade.rs"]
 mod upgrade;
+#[path = "pid1/users.rs"]
+mod users;

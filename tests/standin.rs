@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -48,10 +49,25 @@ macro_rules! in_both_ways {
 pub(crate) struct Standin {
     folder: PathBuf,
     arguments: Vec<String>,
+    kind: Kind,
     child: Option<Child>,
     log: Arc<Log>,
     puppets: UnixListener,
 }
+
+/// What `handover pid1` is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// As we are.
+    Ours,
+    /// A process of a user without privileges.
+    Nobody,
+    /// Process 1 of a pid namespace.
+    Process1,
+}
+
+/// A user without privileges, and its group.
+pub(crate) const NOBODY: u32 = 65534;
 
 /// All that was printed.
 #[derive(Default)]
@@ -75,12 +91,35 @@ impl Standin {
         fs::create_dir_all(folder.join("units")).unwrap();
         let puppets = UnixListener::bind(folder.join("puppets")).unwrap();
         let arguments = if way == Way::Sessions { vec!["--no-cgroups".to_owned()] } else { Vec::new() };
-        Self { folder, arguments, child: None, log: Arc::default(), puppets }
+        Self { folder, arguments, kind: Kind::Ours, child: None, log: Arc::default(), puppets }
     }
 
     /// One more argument of `handover pid1`.
     pub(crate) fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// A program where everybody may execute it. cp(1) writes it: what a thread of ours has open for
+    /// writing, a child of another thread may have, too, and then nobody can execute it.
+    pub(crate) fn copy(&self, program: &Path) -> String {
+        fs::create_dir_all(self.folder.join("bin")).unwrap();
+        let copy = self.folder.join("bin").join(program.file_name().unwrap());
+        assert!(Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
+        copy.display().to_string()
+    }
+
+    /// It is to run without privileges, and everything in the folder until now is that user's. For root.
+    pub(crate) fn as_nobody(mut self) -> Self {
+        self.kind = Kind::Nobody;
+        let owner = format!("{NOBODY}:{NOBODY}");
+        assert!(Command::new("chown").arg("-R").arg(owner).arg(&self.folder).status().unwrap().success());
+        self
+    }
+
+    /// It is to be process 1 of a pid namespace. For root.
+    pub(crate) fn as_process_1(mut self) -> Self {
+        self.kind = Kind::Process1;
         self
     }
 
@@ -105,7 +144,15 @@ impl Standin {
 
     /// Starts it, and waits until it can be asked.
     pub(crate) fn start(mut self) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
+        let program = env!("CARGO_BIN_EXE_handover");
+        let mut command = Command::new(program);
+        if self.kind == Kind::Nobody {
+            command = Command::new(self.copy(program.as_ref()));
+            command.uid(NOBODY).gid(NOBODY);
+        } else if self.kind == Kind::Process1 {
+            command = Command::new("unshare");
+            command.args(["--pid", "--fork", "--mount-proc", program]);
+        }
         command
             .arg("pid1")
             .arg("--runtime")
@@ -125,9 +172,14 @@ impl Standin {
         self
     }
 
-    /// Its pid.
+    /// Its pid, as it is here.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
+        let pid = self.child.as_ref().unwrap().id();
+        if self.kind != Kind::Process1 {
+            return pid;
+        }
+        let below = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        below.trim().parse().expect("unshare has one child")
     }
 
     /// Waits for a line with `text`.
@@ -201,8 +253,9 @@ impl Standin {
 
     /// Sends SIGTERM and waits for the end; its exit status.
     pub(crate) fn stop(&mut self) -> i32 {
+        let pid = self.pid();
         let mut child = self.child.take().unwrap();
-        signal(child.id(), rustix::process::Signal::TERM);
+        signal(pid, rustix::process::Signal::TERM);
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
         let mut end = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];

@@ -90,6 +90,35 @@ in_both_ways! {
         assert_eq!(standin.show("none", "ActiveState"), "failed");
     }
 
+    fn a_oneshot_is_started_when_all_its_commands_have_ended(way) {
+        let standin = Standin::new(way);
+        let note = |what: &str| format!("ExecStart=/bin/sh -c 'cat @/{what} && echo {what} >> @/notes'\n");
+        let settings = "[Service]\nType=oneshot\nRemainAfterExit=yes\n";
+        standin.unit("once.service", &format!("{settings}{}{}ExecStop=/bin/sh -c 'echo stop >> @/notes'\n", note("one"), note("two")));
+        standin.unit("never.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'exit 3'\nExecStart=/bin/sh -c 'echo >> @/notes'\n");
+        for pipe in ["one", "two"] {
+            nix::unistd::mkfifo(&standin.path(pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+        let standin = standin.start();
+        let notes = || std::fs::read_to_string(standin.path("notes")).unwrap_or_default();
+        // Each command waits until somebody opens its pipe.
+        let next = |pipe| drop(std::fs::File::options().write(true).open(standin.path(pipe)).unwrap());
+        std::thread::scope(|scope| {
+            let start = scope.spawn(|| standin.ctl(&["start", "once"]).status);
+            assert_eq!(standin.show("once", "ActiveState"), "activating");
+            next("one");
+            assert_eq!(standin.show("once", "ActiveState"), "activating");
+            next("two");
+            assert_eq!(start.join().unwrap(), 0);
+        });
+        assert_eq!((notes(), standin.show("once", "SubState")), ("one\ntwo\n".into(), "exited".into()));
+        standin.succeed(&["stop", "once"]);
+        assert_eq!(notes(), "one\ntwo\nstop\n");
+        assert_eq!(standin.ctl(&["start", "never"]).status, 1);
+        assert_eq!(standin.show("never", "ExecMainStatus"), "3");
+        assert_eq!(notes(), "one\ntwo\nstop\n");
+    }
+
     fn a_stop_reaches_all_processes_and_kills_those_that_will_not(way) {
         let (standin, mut main) = run(way, "Type=exec\nTimeoutStopSec=300ms\n");
         main.act("catch 15");

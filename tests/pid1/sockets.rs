@@ -2,9 +2,20 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use crate::standin::{Standin, free_port};
+
+/// A connection in whole messages.
+fn sequential_packet(path: &Path) -> OwnedFd {
+    let client = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    connect(client.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+    client
+}
 
 in_both_ways! {
     fn traffic_starts_the_service_and_a_stop_does_not_end_that(way) {
@@ -28,8 +39,9 @@ in_both_ways! {
 
     fn every_kind_of_socket_starts_its_service(way) {
         for (line, send) in [
-            ("ListenStream=@/s", (|path| drop(UnixStream::connect(path).unwrap())) as fn(&std::path::Path)),
+            ("ListenStream=@/s", (|path| drop(UnixStream::connect(path).unwrap())) as fn(&Path)),
             ("ListenDatagram=@/s", |path| assert_eq!(UnixDatagram::unbound().unwrap().send_to(b"x", path).unwrap(), 1)),
+            ("ListenSequentialPacket=@/s", |path| drop(sequential_packet(path))),
             ("ListenFIFO=@/s", |path| std::fs::File::options().write(true).open(path).unwrap().write_all(b"x").unwrap()),
         ] {
             let standin = Standin::new(way);

@@ -110,7 +110,7 @@ impl Standin {
     }
 
     /// It is to run without privileges, and everything in the folder until now is that user's. For root.
-    pub(crate) fn as_nobody(mut self) -> Self {
+    pub(crate) fn unprivileged(mut self) -> Self {
         self.kind = Kind::Nobody;
         let owner = format!("{NOBODY}:{NOBODY}");
         assert!(Command::new("chown").arg("-R").arg(owner).arg(&self.folder).status().unwrap().success());
@@ -118,7 +118,7 @@ impl Standin {
     }
 
     /// It is to be process 1 of a pid namespace. For root.
-    pub(crate) fn as_process_1(mut self) -> Self {
+    pub(crate) fn process_1(mut self) -> Self {
         self.kind = Kind::Process1;
         self
     }
@@ -151,7 +151,7 @@ impl Standin {
             command.uid(NOBODY).gid(NOBODY);
         } else if self.kind == Kind::Process1 {
             command = Command::new("unshare");
-            command.args(["--pid", "--fork", "--mount-proc", program]);
+            command.args(["--pid", "--fork", "--kill-child", "--mount-proc", program]);
         }
         command
             .arg("pid1")
@@ -191,7 +191,12 @@ impl Standin {
                 return line.clone();
             }
             let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no {text:?} in:\n{}", lines.join("\n"));
+            if left.is_zero() {
+                let all = lines.join("\n");
+                // Whoever panics with the lock takes it from those who clean up.
+                drop(lines);
+                panic!("no {text:?} in:\n{all}");
+            }
             lines = self.log.more.wait_timeout(lines, left).unwrap().0;
         }
     }

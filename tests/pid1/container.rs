@@ -32,7 +32,7 @@ in_both_ways! {
         }
         let standin = Standin::new(way);
         standin.puppet_unit("Type=exec\nNotifyAccess=all\n");
-        let standin = standin.as_process_1().start();
+        let standin = standin.process_1().start();
         let mut main = standin.puppet();
         assert_eq!(standin.show("puppet", "MainPID"), main.pid.to_string());
         assert_eq!(children(standin.pid()).len(), 1);
@@ -56,7 +56,7 @@ in_both_ways! {
         }
         let standin = Standin::new(way);
         standin.puppet_unit("Type=exec\nRuntimeDirectory=mine\nExecStopPost=/bin/sh -c 'echo $SERVICE_RESULT $EXIT_CODE $EXIT_STATUS > @/end'\n");
-        let mut standin = standin.as_process_1().start();
+        let mut standin = standin.process_1().start();
         let main = standin.puppet();
         assert_eq!(standin.stop(), 0);
         main.leaves();

@@ -34,7 +34,7 @@ in_both_ways! {
             .replace("/usr/bin/handover", &standin.copy(env!("CARGO_BIN_EXE_handover").as_ref()));
         standin.unit("web.service", &service);
         standin.unit("other.service", "[Service]\nType=exec\nUser=root\nExecStart=/bin/cat\n");
-        let standin = standin.as_nobody().start();
+        let standin = standin.unprivileged().start();
         let get = || Connection::open(&address).unwrap().get("/", true).unwrap().pid().unwrap();
         let old = get();
         let status = std::fs::read_to_string(format!("/proc/{old}/status")).unwrap();

@@ -31,7 +31,7 @@ const MOST_AT_A_TIME: usize = 256;
 /// Since systemd 254 one helper process closes what PID 1 does not keep, and another one the barrier: a
 /// canary's end may come later than the barrier's, by 3 ms on an idle machine. This is how long it is
 /// waited for.
-const GRACE: Duration = Duration::from_millis(10);
+const GRACE: Duration = Duration::from_millis(5);
 
 /// The same for the first time, which finds out whether this unit may store anything at all.
 const FIRST_GRACE: Duration = Duration::from_millis(100);
@@ -139,10 +139,12 @@ impl Proving {
         self.burst = 0;
     }
 
-    /// How long to wait for the end of a canary, after a barrier that took so long: what ends them are
-    /// processes alike, and a machine that is busy is slow with both.
-    fn grace(&self, barrier: Duration) -> Duration {
-        4 * barrier + if self.works { GRACE } else { FIRST_GRACE }
+    /// How long to wait for the end of a canary. A second barrier, with nothing before it, tells how busy the
+    /// machine is: what ends canaries are processes like those that end barriers.
+    async fn grace(&self, shared: &Shared) -> Result<Duration, StashError> {
+        let asked = Instant::now();
+        let _delivery = shared.line.notify_barrier(shared.deadline).await?;
+        Ok(4 * asked.elapsed() + if self.works { GRACE } else { FIRST_GRACE })
     }
 
     /// Frees places for `wanted` descriptors, of which it is known that PID 1 gives them to us: the
@@ -176,9 +178,8 @@ impl Proving {
         for _ in 0..self.burst.max(wanted) {
             fresh.push(Canary::send(shared, sending).await?);
         }
-        let asked = Instant::now();
         shared.barrier(sending).await?;
-        let grace = self.grace(asked.elapsed());
+        let grace = self.grace(shared).await?;
         // They are closed in their order: the last one tells of all.
         let all_kept = match fresh.last() {
             Some(last) => last.was_kept(grace).await,
@@ -216,11 +217,9 @@ impl Proving {
             let has_place = shared.books().has_place_for_canary();
             let canary = if has_place { Some(Canary::send(shared, &mut sending).await?) } else { None };
             drop(sending);
-            let asked = Instant::now();
             let _delivery = shared.line.notify_barrier(shared.deadline).await?;
-            let grace = self.grace(asked.elapsed());
             let was_kept = match &canary {
-                Some(canary) => canary.was_kept(grace).await,
+                Some(canary) => canary.was_kept(self.grace(shared).await?).await,
                 // Everything is where a canary was.
                 None => true,
             };

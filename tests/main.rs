@@ -24,6 +24,7 @@ mod failures;
 mod http;
 mod keeper;
 mod kill;
+mod package;
 mod pid1;
 mod reload;
 mod run;

@@ -26,3 +26,6 @@ if [ "$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then
     fi
 fi
 command -v cargo > /dev/null || { echo "no cargo for $(id -un): install Rust, https://rustup.rs" >&2; exit 1; }
+# Builds the Debian package that a test installs.
+[ "${0##*/}" != run ] || PATH=$PATH:target/tools/bin cargo deb --version > /dev/null 2>&1 ||
+    step cargo install --quiet --locked --no-default-features --root target/tools cargo-deb

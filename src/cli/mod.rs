@@ -5,6 +5,7 @@
 //! This chapter never decides anything that a library chapter could decide, and never calls exit(3):
 //! `main` returns.
 
+mod completions;
 mod ctl;
 mod demo;
 mod exit;
@@ -20,7 +21,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use exit::Exit;
 
@@ -41,10 +42,19 @@ enum Command {
     Pid1(pid1::Pid1),
     Ctl(ctl::Ctl),
     Demo(demo::Demo),
+    Completions(completions::Completions),
+}
+
+/// The command line, with all that `--help` says: the manual pages are made of it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Does what the command line says. `handover upgrade --help` lists the exit statuses.
 pub fn main() -> ExitCode {
+    if let Some(exit) = completions::answer(command) {
+        return exit.into();
+    }
     let called = std::env::args_os().next().map(PathBuf::from);
     if called.is_some_and(|called| called.file_name() == Some(OsStr::new("systemctl"))) {
         return ctl::as_systemctl();
@@ -64,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Pid1(command) => command.run().into(),
         Command::Ctl(command) => command.run(),
         Command::Demo(command) => command.run().into(),
+        Command::Completions(command) => command.run().into(),
     }
 }
 
@@ -92,7 +103,6 @@ fn unit_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn a_name_without_the_suffix_of_a_unit_type_is_that_of_a_service() {

@@ -4,7 +4,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
 
+use super::completions::services;
 use super::exit::Exit;
 use super::record::Record;
 use super::timespan::Timespan;
@@ -51,7 +53,7 @@ pub(crate) struct Upgrade {
     #[arg(long, default_value = "10min")]
     timeout: Timespan,
     /// The services, upgraded one after another in this order; `web` means web.service
-    #[arg(required = true, value_name = "UNIT")]
+    #[arg(required = true, value_name = "UNIT", add = ArgValueCompleter::new(services))]
     units: Vec<String>,
 }
 

@@ -37,11 +37,13 @@ mod proxy;
 mod service;
 pub(crate) mod standin;
 mod state;
+mod units;
 mod upgrade;
 mod verdict;
 pub(crate) mod wire;
 
 pub use connect::{Error, Manager, Scope};
 pub use state::{ActiveState, End, FdStore, Helper};
+pub use units::Loaded;
 pub use upgrade::{Drain, Options, Report, Wait, upgrade};
 pub use verdict::{Failure, Reason, Refusal, Verdict};

@@ -10,6 +10,11 @@ use zbus::OwnedObjectPath;
 /// "not yet"), pid, CLD_* of waitid(2), exit status or signal.
 pub(crate) type ExecCommand = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
 
+/// A unit in a list: its name, Description=, states (load, active, sub), the unit that it follows, its object,
+/// and its job: number, type, object.
+pub(crate) type ListedUnit =
+    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
 /// The manager itself: PID 1, or a user's.
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -19,6 +24,9 @@ pub(crate) type ExecCommand = (String, Vec<String>, bool, u64, u64, u64, u64, u3
 pub(crate) trait Manager {
     /// The object of the unit `name`, read from disk if need be; also of one that does not exist.
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+
+    /// The loaded units in one of `states` (any, if there is none) whose names match one of the globs.
+    fn list_units_by_patterns(&self, states: &[&str], globs: &[&str]) -> zbus::Result<Vec<ListedUnit>>;
 
     /// Queues a reload and returns the object of its job. polkit may ask the user.
     #[zbus(allow_interactive_auth)]

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     for name in &chosen {
         assert!(known.contains(&name.as_str()), "there is no group {name}, but there are {known:?}");
     }
-    build_samples();
+    build_all();
     let mut table = table::Table::begin();
     moving::raise_limit();
     for (name, measure) in GROUPS {
@@ -64,15 +64,21 @@ fn main() -> ExitCode {
     if table.all_kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Cargo builds the program for a benchmark, but not the examples.
-fn build_samples() {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+/// Cargo builds no examples for a benchmark, and a program that is not the one that people install: that is
+/// small, the samples are fast.
+fn build_all() {
     let examples =
         ["plain", "paved", "axum_plain", "axum_moving", "live", "lab"].map(|name| ["--example", name]);
-    let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--quiet"]).args(examples.as_flattened());
-    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status();
-    assert!(built.expect("start cargo").success(), "the samples cannot be built");
+    build(&[&["--profile", "bench"], examples.as_flattened()].concat());
+    build(&["--release", "--bin", "handover"]);
+}
+
+/// Has cargo build something.
+fn build(what: &[&str]) {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = Command::new(cargo);
+    cargo.args(["build", "--quiet"]).args(what).current_dir(env!("CARGO_MANIFEST_DIR"));
+    assert!(cargo.status().expect("start cargo").success(), "{what:?} cannot be built");
 }
 
 /// A sample service, as cargo built it beside this program.
@@ -82,5 +88,5 @@ fn sample(name: &str) -> PathBuf {
     folder.with_file_name("examples").join(name)
 }
 
-/// The `handover` program.
+/// The `handover` program, as people install it: built last, it lies where cargo put its own.
 const HANDOVER: &str = env!("CARGO_BIN_EXE_handover");

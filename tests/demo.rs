@@ -3,13 +3,15 @@
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::geteuid;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
 
 use crate::lab::{Output, finish};
@@ -137,11 +139,31 @@ fn a_stand_in_that_is_killed_is_told_and_nothing_is_left() {
     let home = Home::new("killed");
     let demo = home.watched();
     let processes = home.processes();
-    let (standin, _) = processes.iter().find(|(_, line)| line.contains(" pid1 ")).unwrap();
+    let (standin, _) = processes.iter().find(|(_, line)| line.contains(" --pid1 ")).unwrap();
     kill_process(*standin, Signal::KILL).unwrap();
     let told = finish(demo);
     assert_eq!(told.status, 1, "{told:?}");
     assert!(told.stdout.contains("\nthe stand-in ended before its time\n"), "{told:?}");
+    home.assert_nothing_is_left();
+}
+
+#[test]
+fn a_show_that_is_killed_leaves_nothing_either() {
+    let home = Home::new("slain");
+    let mut demo = home.watched();
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    loop {
+        let left = home.processes();
+        // One that has gone by now is not waited for.
+        let open = |(pid, _): &(Pid, String)| pidfd_open(*pid, PidfdFlags::empty()).ok();
+        let pidfds: Vec<_> = left.iter().filter_map(open).collect();
+        if left.is_empty() {
+            break;
+        }
+        let mut ends: Vec<_> = pidfds.iter().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)).collect();
+        assert!(ends.is_empty() || poll(&mut ends, 20_000_u16).unwrap() > 0, "{left:?}");
+    }
     home.assert_nothing_is_left();
 }
 

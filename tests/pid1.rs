@@ -4,6 +4,10 @@
 mod clients;
 #[path = "pid1/container.rs"]
 mod container;
+#[path = "pid1/control.rs"]
+mod control;
+#[path = "pid1/directives.rs"]
+mod directives;
 #[path = "pid1/life.rs"]
 mod life;
 #[path = "pid1/notify.rs"]

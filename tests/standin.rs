@@ -1,7 +1,7 @@
 //! A stand-in for PID 1 with units of its own, as an ordinary process: no root, no machine, no systemd.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -49,6 +49,8 @@ macro_rules! in_both_ways {
 pub(crate) struct Standin {
     folder: PathBuf,
     arguments: Vec<String>,
+    /// What executes it, if anything does.
+    wrapper: Vec<String>,
     kind: Kind,
     child: Option<Child>,
     log: Arc<Log>,
@@ -91,12 +93,19 @@ impl Standin {
         fs::create_dir_all(folder.join("units")).unwrap();
         let puppets = UnixListener::bind(folder.join("puppets")).unwrap();
         let arguments = if way == Way::Sessions { vec!["--no-cgroups".to_owned()] } else { Vec::new() };
-        Self { folder, arguments, kind: Kind::Ours, child: None, log: Arc::default(), puppets }
+        let (wrapper, kind) = (Vec::new(), Kind::Ours);
+        Self { folder, arguments, wrapper, kind, child: None, log: Arc::default(), puppets }
     }
 
     /// One more argument of `handover pid1`.
     pub(crate) fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// A command that executes it in its own place.
+    pub(crate) fn behind(mut self, command: &[&str]) -> Self {
+        self.wrapper = command.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -152,6 +161,9 @@ impl Standin {
         } else if self.kind == Kind::Process1 {
             command = Command::new("unshare");
             command.args(["--pid", "--fork", "--kill-child", "--mount-proc", program]);
+        } else if let [wrapper, words @ ..] = &*self.wrapper {
+            command = Command::new(wrapper);
+            command.args(words).arg(program);
         }
         command
             .arg("pid1")
@@ -231,13 +243,28 @@ impl Standin {
         self.succeed(&["show", "-P", property, unit])
     }
 
+    /// One request on the control socket, as it is; the answer.
+    pub(crate) fn ask(&self, request: &[u8]) -> String {
+        let mut control = UnixStream::connect(self.path("handover/control")).unwrap();
+        control.set_read_timeout(Some(PATIENCE)).unwrap();
+        control.write_all(request).unwrap();
+        let mut answer = String::new();
+        control.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     /// Waits until a property has this value.
     pub(crate) fn await_property(&self, unit: &str, property: &str, value: &str) {
-        let until = Instant::now() + PATIENCE;
-        while self.show(unit, property) != value {
-            let found = self.show(unit, property);
-            assert!(Instant::now() < until, "{unit}: {property}={found}, not {value}\n{}", self.log());
-        }
+        let until = format!("{property}={value}");
+        let mut command = Command::new("timeout");
+        command.args(["20", env!("CARGO_BIN_EXE_handover"), "ctl", "--standin"]).arg(&self.folder);
+        let done = command.args(["show", "-P", property, "--until", &until, unit]).output().unwrap();
+        assert!(
+            done.status.success(),
+            "{unit}: not {until}, but {}: {done:?}\n{}",
+            self.show(unit, property),
+            self.log()
+        );
     }
 
     /// The next puppet that connects.
@@ -318,6 +345,21 @@ impl Puppet {
         self.stream.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
+}
+
+/// A puppet that runs under a stand-in of its own, with these settings.
+pub(crate) fn run(way: Way, settings: &str) -> (Standin, Puppet) {
+    let standin = Standin::new(way);
+    standin.puppet_unit(settings);
+    let standin = standin.start();
+    let puppet = standin.puppet();
+    (standin, puppet)
+}
+
+/// Waits until a process has ended.
+pub(crate) fn gone(process: &impl AsFd) {
+    let mut end = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut end, PollTimeout::from(20_000_u16)).unwrap(), 1, "it does not end");
 }
 
 /// Signals a process.

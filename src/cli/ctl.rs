@@ -44,6 +44,9 @@ pub(crate) struct Ctl {
     /// Show values without names
     #[arg(long)]
     value: bool,
+    /// With show: wait until a property has this value
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    until: Option<(String, String)>,
     /// The signal to send
     #[arg(long, short, default_value = "SIGTERM")]
     signal: String,
@@ -278,7 +281,10 @@ impl Ctl {
         let wanted: Vec<_> = self.property.iter().chain(&self.value_of).collect();
         let bare = self.value || !self.value_of.is_empty();
         for unit in self.units.iter().map(|unit| unit_name(unit)) {
-            let shown = standin.show(&unit).await?;
+            let mut shown = standin.show(&unit).await?;
+            while self.until.as_ref().is_some_and(|(name, value)| shown.properties.get(name) != Some(value)) {
+                shown = standin.change(&unit, &shown).await?;
+            }
             told.properties(&shown.properties, &wanted, bare);
         }
         Ok(Status::Done)
@@ -339,6 +345,12 @@ impl Ctl {
     }
 }
 
+/// `NAME=VALUE`.
+fn assignment(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("want NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 /// The status for what was not done.
 fn status_of(reason: Refused) -> Status {
     match reason {
@@ -370,6 +382,8 @@ mod tests {
         assert_eq!(parse("systemctl show -P MainPID web").value_of, ["MainPID"]);
         let kill = parse("systemctl kill -s KILL --kill-who=main web");
         assert_eq!((kill.signal.as_str(), kill.kill_whom.as_str()), ("KILL", "main"));
+        let until = parse("systemctl show --until SubState=running web").until;
+        assert_eq!(until, Some(("SubState".into(), "running".into())));
         assert!(parse("systemctl stop --no-block web").no_block);
         assert!(parse("systemctl enable -q --now web.socket web.service").now);
         assert_eq!(parse("systemctl --quiet is-active web").verb, "is-active");

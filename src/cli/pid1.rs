@@ -34,6 +34,9 @@ pub(crate) struct Pid1 {
     /// Follow processes by session and parentage, also where cgroups could be used
     #[arg(long)]
     no_cgroups: bool,
+    /// End, as with SIGTERM, when the process that started this has ended
+    #[arg(long)]
+    with_parent: bool,
     /// Unit files, and folders of them with their drop-ins
     #[arg(required = true, value_name = "UNIT-FILE-OR-FOLDER")]
     paths: Vec<PathBuf>,
@@ -47,8 +50,13 @@ impl Pid1 {
             (_, true) => Activation::OnTraffic,
             _ => Activation::AsInstalled,
         };
-        let options =
-            Options { paths: self.paths, runtime: self.runtime, activation, cgroups: !self.no_cgroups };
+        let options = Options {
+            paths: self.paths,
+            runtime: self.runtime,
+            activation,
+            cgroups: !self.no_cgroups,
+            with_parent: self.with_parent,
+        };
         match pid1::run(&options, io::stdout()) {
             Ok(()) => Exit::Success,
             Err(error) => {

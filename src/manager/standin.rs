@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connect::{CALL_TIMEOUT, Error};
 use super::follower::{SETTLE_TIMEOUT, at_rest, until};
@@ -24,9 +24,6 @@ const FOLDER: &str = "handover";
 
 /// How long a process may take to end that has closed what it had.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long until a service that is not at rest is looked at again.
-const SETTLE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The runtime folder of a stand-in that this user would start: /run for root, the user's
 /// XDG_RUNTIME_DIR, else a folder of the user's own below the temporary one.
@@ -92,13 +89,23 @@ impl Standin {
 
     /// What is known of a unit.
     pub(crate) async fn show(&self, unit: &str) -> Result<Unit, Error> {
-        match self.ask_at_once(&Request::Show { unit: unit.to_owned() }).await? {
-            Reply::Unit(unit) => Ok(*unit),
-            Reply::Refused { reason: Refused::AccessDenied, message } => {
-                Err(Error::AccessDenied { said: message })
-            }
-            other => Err(unexpected(&other)),
+        known(self.ask_at_once(&Request::Show { unit: unit.to_owned() }).await?)
+    }
+
+    /// What is known of a unit, once that is not what was `seen`.
+    pub(crate) async fn change(&self, unit: &str, seen: &Unit) -> Result<Unit, Error> {
+        known(self.ask(&Request::Watch { unit: unit.to_owned(), seen: seen.state }).await?)
+    }
+}
+
+/// The answer of one who was asked about a unit.
+fn known(reply: Reply) -> Result<Unit, Error> {
+    match reply {
+        Reply::Unit(unit) => Ok(*unit),
+        Reply::Refused { reason: Refused::AccessDenied, message } => {
+            Err(Error::AccessDenied { said: message })
         }
+        other => Err(unexpected(&other)),
     }
 }
 
@@ -198,7 +205,7 @@ pub(crate) async fn upgrade(standin: &Standin, unit: &str, options: Options) -> 
     Ok(report)
 }
 
-/// Looks at the service until it is at rest. The stand-in sends no signals, so it is asked again.
+/// Looks at the service until it is at rest.
 async fn settled(
     standin: &Standin,
     unit: &str,
@@ -209,15 +216,19 @@ async fn settled(
     let begin = Instant::now();
     let patience = begin + SETTLE_TIMEOUT;
     let patience = deadline.map_or(patience, |deadline| deadline.min(patience));
+    let mut now = standin.show(unit).await?;
     loop {
-        let now = standin.show(unit).await?;
         let seen = snapshot(&now);
-        let doubtful = lost_main(before, &seen) && begin.elapsed() < DEATH_TIMEOUT;
-        let settled = at_rest(seen.active, job) && !doubtful;
-        if job.is_none() || settled || Instant::now() >= patience {
-            return Ok(now);
+        let until = match at_rest(seen.active, job) {
+            _ if job.is_none() => return Ok(now),
+            true if lost_main(before, &seen) => patience.min(begin + DEATH_TIMEOUT),
+            true => return Ok(now),
+            false => patience,
+        };
+        match timeout_at(until, standin.change(unit, &now)).await {
+            Ok(changed) => now = changed?,
+            Err(_) => return Ok(now),
         }
-        sleep(SETTLE_PAUSE).await;
     }
 }
 

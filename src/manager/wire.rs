@@ -43,6 +43,13 @@ pub(crate) enum Request {
         /// The unit.
         unit: String,
     },
+    /// The same, as soon as it is not what the client has seen.
+    Watch {
+        /// The unit.
+        unit: String,
+        /// [`Unit::state`] of what it has seen.
+        seen: u64,
+    },
     /// All units, with their states.
     List,
     /// Read the unit files again.
@@ -164,10 +171,13 @@ pub(crate) struct Unit {
     pub(crate) exec_reload: Vec<Run>,
     /// How often the service has said STATUS=.
     pub(crate) statuses: u64,
+    /// Stands for all of this, to the stand-in that it is from: a change has another one.
+    #[serde(default)]
+    pub(crate) state: u64,
 }
 
 /// A command and its last run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Run {
     /// The command and its arguments.
     pub(crate) command: Vec<String>,
@@ -208,6 +218,7 @@ mod tests {
             Request::Job { unit: unit(), job: Job::ReloadOrRestart, or_fail: true, no_block: false },
             Request::Kill { unit: unit(), signal: 9, whom: Whom::Main },
             Request::Show { unit: unit() },
+            Request::Watch { unit: unit(), seen: u64::MAX },
             Request::List,
             Request::ResetFailed { unit: None },
         ];

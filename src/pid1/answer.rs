@@ -8,7 +8,16 @@ use super::kill::signal_pid;
 use super::machine::State as ServiceState;
 use super::sockets::State;
 use super::standin::Standin;
-use crate::manager::wire::{Job, Listed, Refused, Reply, Request, Whom};
+use crate::manager::wire::{Job, Listed, Refused, Reply, Request, Unit, Whom};
+
+/// A client that waits for a change of a unit.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    unit: String,
+    /// [`Unit::state`] of what it has seen.
+    seen: u64,
+    answer: oneshot::Sender<Reply>,
+}
 
 impl Standin {
     /// Does what a client asks for; the answer may come later.
@@ -19,7 +28,13 @@ impl Standin {
                 return self.answer_job(&unit, job, or_fail, no_block, answer);
             }
             Request::Kill { unit, signal, whom } => self.answer_kill(&unit, signal, whom),
-            Request::Show { unit } => self.answer_show(&unit),
+            Request::Show { unit } => Reply::Unit(Box::new(self.shown(&unit))),
+            Request::Watch { unit, seen } => {
+                // Those who went away meanwhile make room.
+                self.watchers.retain(|watcher| !watcher.answer.is_closed());
+                self.watchers.push(Watcher { unit, seen, answer });
+                return;
+            }
             Request::List => Reply::Units { units: self.list() },
             Request::DaemonReload => {
                 self.daemon_reload();
@@ -178,15 +193,27 @@ impl Standin {
         Reply::Done
     }
 
-    fn answer_show(&self, unit: &str) -> Reply {
+    /// Tells those who watch a unit that is not what they have seen.
+    pub(super) fn tell_watchers(&mut self) {
+        for watcher in std::mem::take(&mut self.watchers) {
+            let shown = self.shown(&watcher.unit);
+            if shown.state == watcher.seen {
+                self.watchers.push(watcher);
+            } else {
+                // A client that went away needs no answer.
+                let _ = watcher.answer.send(Reply::Unit(Box::new(shown)));
+            }
+        }
+    }
+
+    fn shown(&self, unit: &str) -> Unit {
         let service = self.services.iter().find(|service| service.name == unit);
         let socket = self.sockets.iter().find(|socket| socket.name == unit);
-        let shown = match (service, socket) {
+        match (service, socket) {
             (Some(service), _) => super::show::service(service, &self.around, &self.sockets),
             (_, Some(socket)) => super::show::socket(socket),
             _ => super::show::nothing(unit),
-        };
-        Reply::Unit(Box::new(shown))
+        }
     }
 
     fn list(&self) -> Vec<Listed> {

@@ -17,8 +17,9 @@ use crate::manager::wire::{self, MOST_REQUEST_BYTES, Refused, Reply, Request};
 
 /// How long a client may take to say what it wants, and to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Clients at one time; others wait in the socket's queue.
-const MOST_CLIENTS: usize = 64;
+/// Clients at one time, most of which wait for the end of a job or for a change; others wait in the socket's
+/// queue.
+const MOST_CLIENTS: usize = 512;
 
 /// What a client wants, and where the answer goes.
 #[derive(Debug)]

@@ -100,11 +100,11 @@ impl Members {
         }
     }
 
-    /// The file by which a process joins the service, its cgroup made if need be.
-    pub(crate) fn door(&self, unit: &str) -> io::Result<Option<File>> {
+    /// The folder of the service's cgroup, which is made if need be.
+    pub(crate) fn folder(&self, unit: &str) -> io::Result<Option<File>> {
         let Some(cgroup) = self.cgroup(unit) else { return Ok(None) };
         fs::create_dir_all(&cgroup)?;
-        File::options().write(true).open(cgroup.join("cgroup.procs")).map(Some)
+        File::open(cgroup).map(Some)
     }
 
     /// The processes of a service that live.

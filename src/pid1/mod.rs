@@ -61,6 +61,7 @@ pub use self::place::{Place, PlaceError};
 use self::service::Surroundings;
 use self::standin::{Signals, Standin};
 use self::watches::Watches;
+use crate::sys::pidfd::Pidfd;
 
 /// When services start that have a socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +87,8 @@ pub struct Options {
     pub activation: Activation,
     /// Whether cgroups may be used to follow processes.
     pub cgroups: bool,
+    /// Whether all ends, as with SIGTERM, when our parent has ended.
+    pub with_parent: bool,
 }
 
 /// Why there is no stand-in.
@@ -117,6 +120,8 @@ fn to(what: &'static str) -> impl FnOnce(io::Error) -> Pid1Error {
 /// [`Pid1Error`] before anything was started. A unit that cannot be used is no error: it is said, and the
 /// others run.
 pub fn run(options: &Options, out: impl io::Write + Send + 'static) -> Result<(), Pid1Error> {
+    let parent = options.with_parent.then(|| Pidfd::open(nix::unistd::getppid().as_raw()));
+    let parent = parent.transpose().map_err(to("to watch the process that started this"))?;
     let place = Place::take(options.runtime.clone())?;
     // Whoever started us may have blocked what we live by, SIGCHLD above all.
     nix::sys::signal::SigSet::empty()
@@ -129,7 +134,7 @@ pub fn run(options: &Options, out: impl io::Write + Send + 'static) -> Result<()
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(to("an event loop"))?;
     let (output, printer) = Output::new(out).map_err(to("a thread for the output"))?;
-    let served = runtime.block_on(serve(options, &place, output));
+    let served = runtime.block_on(serve(options, &place, parent, output));
     // With the tasks go the last who could print.
     drop(runtime);
     printer.finish();
@@ -137,7 +142,12 @@ pub fn run(options: &Options, out: impl io::Write + Send + 'static) -> Result<()
 }
 
 /// Everything in the event loop.
-async fn serve(options: &Options, place: &Place, output: Output) -> Result<(), Pid1Error> {
+async fn serve(
+    options: &Options,
+    place: &Place,
+    parent: Option<Pidfd>,
+    output: Output,
+) -> Result<(), Pid1Error> {
     let (members, why_not) = Members::new(options.cgroups);
     let (sender, questions) = mpsc::unbounded_channel();
     let notify = Receiver::bind(&place.notify()).map_err(to("a socket for notifications"))?;
@@ -154,7 +164,7 @@ async fn serve(options: &Options, place: &Place, output: Output) -> Result<(), P
         notify: place.notify(),
         runtime: place.runtime().to_owned(),
     };
-    let signals = Signals::new().map_err(to("signal handlers"))?;
+    let signals = Signals::new(parent).map_err(to("signal handlers"))?;
     let mut standin = Standin::new(around, options.paths.clone());
     standin.start(options.activation);
     standin.around.output.say(&format!("ready; control socket {}", place.control().display()));

@@ -200,7 +200,7 @@ impl ServiceUnit {
             facts: self.facts(list, around),
             fds,
             output: std::os::fd::AsFd::as_fd(output),
-            door: around.members.door(&self.name)?,
+            cgroup: around.members.folder(&self.name)?,
         };
         exec::run(&order)
     }

@@ -1,6 +1,7 @@
 //! What is known of a unit, by systemd's names: `systemctl show`.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::machine::{End, State};
 use super::service::{Process, ServiceUnit, Surroundings, never_run};
@@ -80,7 +81,7 @@ pub(super) fn service(service: &ServiceUnit, around: &Surroundings, sockets: &[S
     p.set("TriggeredBy", triggers.map(|socket| socket.name.clone()).collect::<Vec<_>>().join(" "));
     let reloads = runs(service);
     p.set("ExecReload", reloads.iter().map(exec_line).collect::<Vec<_>>().join("\n"));
-    Unit { properties: p.0, exec_reload: reloads, statuses: service.statuses }
+    whole(p, reloads, service.statuses)
 }
 
 /// A socket unit.
@@ -94,7 +95,7 @@ pub(super) fn socket(socket: &SocketUnit) -> Unit {
     p.set("FileDescriptorName", socket.fd_name());
     let lines = socket.addresses().map(|listen| format!("{} ({:?})", listen.address, listen.kind));
     p.set("Listen", lines.collect::<Vec<_>>().join("\n"));
-    Unit { properties: p.0, ..Unit::default() }
+    whole(p, Vec::new(), 0)
 }
 
 /// A unit that there is not.
@@ -103,7 +104,14 @@ pub(super) fn nothing(name: &str) -> Unit {
     p.common(name, "not-found", &Common::default());
     p.set("ActiveState", "inactive");
     p.set("SubState", "dead");
-    Unit { properties: p.0, ..Unit::default() }
+    whole(p, Vec::new(), 0)
+}
+
+/// All of it, with a number that is another one after any change.
+fn whole(Properties(properties): Properties, exec_reload: Vec<Run>, statuses: u64) -> Unit {
+    let mut hasher = DefaultHasher::new();
+    (&properties, &exec_reload, statuses).hash(&mut hasher);
+    Unit { properties, exec_reload, statuses, state: hasher.finish() }
 }
 
 /// Down with an FD store that is kept, a service has a sub state of its own (systemd 254).

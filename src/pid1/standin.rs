@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::answer::Watcher;
 use super::clock;
 use super::control::Asked;
 use super::jobs::{Installed, Kind, Step};
@@ -19,6 +20,8 @@ use super::notify::Receiver;
 use super::service::{ServiceUnit, Surroundings};
 use super::sockets::{self, SocketUnit};
 use super::watches::Ticket;
+use crate::sys::pidfd::Pidfd;
+use crate::sys::watch::Watched;
 
 /// Messages that are taken before a death is looked at: as many as the kernel queues, and more.
 const MOST_BEFORE_REAPING: usize = 1024;
@@ -37,12 +40,16 @@ pub(crate) struct Standin {
     pub(super) said: BTreeSet<String>,
     /// Everything is to be stopped, since then.
     pub(super) ending: Option<u64>,
+    /// Clients that wait for a change.
+    pub(super) watchers: Vec<Watcher>,
 }
 
-/// The signals that are for the stand-in itself. They are there before the first process is, or its death
-/// could pass unnoticed.
+/// The signals that are for the stand-in itself, and the end of its parent. They are there before the first
+/// process is, or its death could pass unnoticed.
 #[derive(Debug)]
 pub(super) struct Signals {
+    /// On whom all depends, if on anybody.
+    parent: Option<Watched>,
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -51,8 +58,9 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Has them come to us.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(parent: Option<Pidfd>) -> io::Result<Self> {
         Ok(Self {
+            parent: parent.map(|parent| Watched::new(parent.into())).transpose()?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
@@ -64,7 +72,8 @@ impl Signals {
 impl Standin {
     /// One without units.
     pub(super) fn new(around: Surroundings, paths: Vec<PathBuf>) -> Self {
-        Self { around, services: Vec::new(), sockets: Vec::new(), paths, said: BTreeSet::new(), ending: None }
+        let (services, sockets, said) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Self { around, services, sockets, paths, said, ending: None, watchers: Vec::new() }
     }
 
     /// Serves until everything is to end and has ended.
@@ -104,7 +113,13 @@ impl Standin {
                 _ = signals.terminate.recv() => self.end(),
                 _ = signals.interrupt.recv() => self.end(),
                 _ = signals.hangup.recv() => self.daemon_reload(),
+                () = ended(signals.parent.as_ref()) => {
+                    signals.parent = None;
+                    self.around.output.say("the process that started this has ended");
+                    self.end();
+                }
             }
+            self.tell_watchers();
         }
     }
 
@@ -302,6 +317,15 @@ impl Standin {
             }
         }
         self.look_for_emptied();
+    }
+}
+
+/// Waits for the end of a process; for ever without one.
+async fn ended(process: Option<&Watched>) {
+    match process {
+        // One that cannot be waited for never ends.
+        Some(process) if process.readable().await.is_ok() => {}
+        _ => std::future::pending().await,
     }
 }
 

@@ -15,6 +15,7 @@
 
 #[cfg(feature = "cli")]
 mod apart;
+mod clone;
 mod environment;
 #[cfg(feature = "cli")]
 mod limits;
@@ -26,12 +27,10 @@ mod places;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::signal::{SigSet, SigmaskHow};
 
 #[cfg(feature = "cli")]
 use self::apart::Prepared;
@@ -89,8 +88,6 @@ impl From<Errno> for SpawnError {
 
 /// The first descriptor that a program is given beyond standard input, output and error.
 const FIRST: RawFd = 3;
-/// The child's stack, in bytes, of which it needs a few thousand.
-const STACK: usize = 64 * 1024;
 
 /// Starts a program as a child of our parent. Blocks until it is executed.
 ///
@@ -129,24 +126,10 @@ fn clone_into(
         errno: 0,
     };
     let whose = if child.apart.is_some() { 0 } else { libc::CLONE_PARENT };
-    let (child, mut pidfd): (*mut Child<'_>, c_int) = (&raw mut child, -1);
-    let mut stack = Vec::<MaybeUninit<u8>>::with_capacity(STACK);
-    // No handler of ours may run in the child: it would do its work in our memory.
-    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let flags = whose | libc::CLONE_PIDFD | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    // SAFETY: the stack ends inside its allocation and grows downwards; it and `child`, with all that it
-    // points to, live until the child has left our memory, which is when CLONE_VFORK lets us return.
-    // Nobody else uses them meanwhile. `pidfd` is where CLONE_PIDFD stores the descriptor.
-    let pid = unsafe {
-        let top = stack.as_mut_ptr().add(STACK).cast();
-        libc::clone(Child::run, top, flags, child.cast(), &raw mut pidfd)
-    };
-    let pid = Errno::result(pid);
-    // It was the mask before, so it is a good one.
-    let _ = mask.thread_set_mask();
-    let pid = pid?;
-    // SAFETY: the kernel has just made this descriptor for us, close-on-exec.
-    let pidfd = Pidfd::new(pid, unsafe { OwnedFd::from_raw_fd(pidfd) });
+    let child = &raw mut child;
+    // SAFETY: `Child::run` takes a `Child` and makes system calls alone; it, with all that it points to, lives
+    // on, and nobody else uses it meanwhile.
+    let pidfd = unsafe { clone::in_our_memory(Child::run, child.cast(), whose) }?;
     // SAFETY: the child has left our memory.
     match unsafe { ((*child).known, (*child).errno) } {
         (true, 0) => Ok(pidfd),
@@ -288,6 +271,7 @@ fn raw(fds: &[OwnedFd]) -> Vec<RawFd> {
 mod tests {
     use super::*;
     use crate::sys::seqpacket;
+    use nix::sys::signal::SigSet;
     use std::fs::File;
     use std::io::Read;
     use std::os::unix::net::UnixStream;

@@ -90,9 +90,9 @@ impl Builder {
         self
     }
 
-    /// Boots and returns when systemd says that it has finished; waits while three machines live.
+    /// Boots and returns when systemd says that it has finished; waits while as many machines live as may.
     pub(crate) fn boot(self) -> Machine {
-        let permit = Permit::take();
+        let permit = Permit::take(self.systemd);
         let mut supervisor = Command::new(executable());
         supervisor.arg("boot").arg(self.systemd.to_string()).args(self.options);
         let mut supervisor =
@@ -367,22 +367,32 @@ pub(crate) fn executable() -> PathBuf {
 
 /// One of the few machines that may live at once in this process.
 #[derive(Debug)]
-struct Permit;
+struct Permit(&'static Permits);
 
-static FREE: Mutex<usize> = Mutex::new(3);
-static FREED: Condvar = Condvar::new();
+/// How many more of a kind may live.
+#[derive(Debug)]
+struct Permits {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// A systemd at its boot keeps a processor busy.
+static OF_SYSTEMD: Permits = Permits { free: Mutex::new(3), freed: Condvar::new() };
+/// Most of a scenario's time on the stand-in is spent in waiting, and several wait at once.
+static OF_STANDIN: Permits = Permits { free: Mutex::new(8), freed: Condvar::new() };
 
 impl Permit {
-    fn take() -> Self {
-        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        *FREED.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner) -= 1;
-        Self
+    fn take(systemd: Systemd) -> Self {
+        let all = if systemd == Systemd::Standin { &OF_STANDIN } else { &OF_SYSTEMD };
+        let free = all.free.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner) -= 1;
+        Self(all)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        *FREE.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        FREED.notify_one();
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
     }
 }

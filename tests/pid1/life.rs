@@ -2,15 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::standin::{Puppet, Standin, Way};
-
-fn run(way: Way, settings: &str) -> (Standin, Puppet) {
-    let standin = Standin::new(way);
-    standin.puppet_unit(settings);
-    let standin = standin.start();
-    let puppet = standin.puppet();
-    (standin, puppet)
-}
+use crate::standin::{Standin, run};
 
 in_both_ways! {
     fn the_commands_run_in_order_and_find_what_they_need(way) {

@@ -1,15 +1,6 @@
 //! Who may say what: NotifyAccess=, MAINPID=, barriers, bounds.
 
-use crate::standin::{Standin, Way};
-
-/// A puppet that runs, with these settings.
-fn run(way: Way, settings: &str) -> (Standin, crate::standin::Puppet) {
-    let standin = Standin::new(way);
-    standin.puppet_unit(settings);
-    let standin = standin.start();
-    let puppet = standin.puppet();
-    (standin, puppet)
-}
+use crate::standin::run;
 
 in_both_ways! {
     fn notify_access_says_whose_messages_count(way) {

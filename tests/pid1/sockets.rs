@@ -144,7 +144,7 @@ in_both_ways! {
     fn a_client_that_says_half_a_word_keeps_nobody_waiting(way) {
         let standin = Standin::new(way).start();
         let control = standin.path("handover/control");
-        let silent: Vec<_> = (0..32).map(|_| UnixStream::connect(&control).unwrap()).collect();
+        let silent: Vec<_> = (0..100).map(|_| UnixStream::connect(&control).unwrap()).collect();
         let mut half = UnixStream::connect(&control).unwrap();
         half.write_all(b"{\"verb\":\"li").unwrap();
         standin.succeed(&["list-units"]);

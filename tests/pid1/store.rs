@@ -2,12 +2,9 @@
 
 use crate::standin::{Puppet, Standin, Way};
 
+/// A puppet with room for descriptors.
 fn run(way: Way, settings: &str) -> (Standin, Puppet) {
-    let standin = Standin::new(way);
-    standin.puppet_unit(&format!("Type=exec\nLimitNOFILE=20000\nRestartSec=0\n{settings}"));
-    let standin = standin.start();
-    let puppet = standin.puppet();
-    (standin, puppet)
+    crate::standin::run(way, &format!("Type=exec\nLimitNOFILE=20000\nRestartSec=0\n{settings}"))
 }
 
 fn held(standin: &Standin) -> String {

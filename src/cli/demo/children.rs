@@ -9,8 +9,9 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -78,15 +79,24 @@ fn end_all() {
             Ok(status) if status != WaitStatus::StillAlive => continue,
             _ => {}
         }
-        if Instant::now() > until {
+        let left = until.saturating_duration_since(Instant::now());
+        let killed: Vec<_> = children().into_iter().filter_map(kill).collect();
+        let mut ends: Vec<_> =
+            killed.iter().map(|child| PollFd::new(child.as_fd(), PollFlags::POLLIN)).collect();
+        // The first of them: it may leave us its own.
+        let waited = poll(&mut ends, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        if left.is_zero() || waited.is_err() {
             return;
         }
-        for child in children() {
-            // One that has ended meanwhile cannot be another: nobody has reaped it.
-            let _ = kill(child, Signal::SIGKILL);
-        }
-        std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Kills a child. It cannot be another process: nobody has reaped it.
+fn kill(child: Pid) -> Option<Pidfd> {
+    let child = Pidfd::open(child.as_raw()).ok()?;
+    // One that has ended meanwhile is told of as well.
+    let _ = child.signal(Signal::SIGKILL);
+    Some(child)
 }
 
 /// The children of this process: of all its threads, proc_pid_task(5).

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
@@ -52,6 +53,8 @@ struct Shared {
     /// When the time of the show begins.
     begin: Instant,
     book: Mutex<Book>,
+    /// There is more in it.
+    more: Notify,
     stop: AtomicBool,
     /// Held by each visitor from its connection to its answer.
     visits: Arc<RwLock<()>>,
@@ -67,6 +70,7 @@ impl Load {
             address,
             begin,
             book: Mutex::new(Book::new(SESSIONS)),
+            more: Notify::new(),
             stop: AtomicBool::new(false),
             visits: Arc::default(),
         });
@@ -79,6 +83,11 @@ impl Load {
     /// What they have seen.
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {
         self.shared.book()
+    }
+
+    /// Waits until they have seen more.
+    pub(super) fn more(&self) -> Notified<'_> {
+        self.shared.more.notified()
     }
 
     /// Waits until no visitor has a request in flight, and keeps them from the next one as long as what
@@ -118,8 +127,14 @@ impl Shared {
         self.stop.load(Relaxed)
     }
 
+    fn served(&self, served: Served) {
+        self.book().served(served);
+        self.more.notify_waiters();
+    }
+
     fn lost(&self, client: Client, words: String) {
         self.book().lost(Loss { at: self.now(), client, words });
+        self.more.notify_waiters();
     }
 }
 
@@ -151,7 +166,7 @@ async fn session(number: usize, shared: Arc<Shared>) {
         match connection.ask(work, &shared).await {
             Ok(pid) => {
                 let answered = shared.now();
-                shared.book().served(Served { client, pid, asked, answered, works });
+                shared.served(Served { client, pid, asked, answered, works });
             }
             Err(words) => {
                 return shared.lost(client, format!("request {}: {words}", connection.asked));
@@ -172,7 +187,7 @@ async fn visitor(number: usize, shared: Arc<Shared>) {
         match visit.await {
             Ok(pid) => {
                 let answered = shared.now();
-                shared.book().served(Served { client, pid, asked, answered, works: false });
+                shared.served(Served { client, pid, asked, answered, works: false });
             }
             Err(words) => shared.lost(client, words),
         }

@@ -88,7 +88,7 @@ pub(super) fn sample() -> Course {
         if at == 3000 {
             book.killed(4731, ms(at));
         }
-        let number = usize::try_from(at / 2 % 4).unwrap();
+        let number = (at / 2 % 4) as usize;
         if let Some(pid) = serves(at) {
             let (client, asked) = (Client::Session(number), ms(at.saturating_sub(1 + at % 3)));
             book.served(Served { client, pid, asked, answered: ms(at), works: false });

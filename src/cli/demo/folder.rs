@@ -31,6 +31,9 @@ pub(super) enum Version {
 /// What the program of a bad version is called.
 const BAD: &str = "keeper-bad";
 
+/// How its name begins.
+const NAME: &str = "handover-demo-";
+
 /// It is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -42,8 +45,24 @@ pub(super) struct Folder {
 impl Folder {
     /// An empty one, below the folder for what is temporary.
     pub(super) fn new(program: PathBuf) -> io::Result<Self> {
-        let path = mkdtemp(&std::env::temp_dir().join("handover-demo-XXXXXX"))?;
+        let path = mkdtemp(&std::env::temp_dir().join(format!("{NAME}XXXXXX")))?;
         Ok(Self { path, program })
+    }
+
+    /// One that another process has made, and not removed; `None` if it is none of these.
+    pub(super) fn left(path: &Path) -> Option<Self> {
+        let ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NAME));
+        ours.then(|| Self { path: path.to_owned(), program: PathBuf::new() })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// On which the stand-in says that it is ready.
+    pub(super) fn notify(&self) -> PathBuf {
+        self.path.join("notify")
     }
 
     /// Writes the units, each with what is the demo's own in a drop-in, and installs a good version.

@@ -4,14 +4,15 @@
 //! ```text
 //!   this process                        a folder that goes away again
 //!   +------------------+   starts       +-----------------------------+
-//!   | show: the script | -------------> | handover pid1: keeper.socket |
-//!   | clients: a thread| --- asks ----> |   keeper.service             |
-//!   | screen           |                |     handover demo --serve    |
+//!   | show: the script | -------------> | the stand-in: keeper.socket |
+//!   | clients: a thread| --- asks ----> |   keeper.service            |
+//!   | screen           |                |     handover demo --serve   |
 //!   +------------------+                +-----------------------------+
 //!            \--- handover upgrade --standin ... keeper ---^
 //! ```
 //!
-//! It needs no root, no systemd and no configuration, and never leaves anything behind.
+//! It needs no root, no systemd and no configuration, and never leaves anything behind: the stand-in sees
+//! the end of this process, also by kill -9, ends with all that it has started, and removes the folder.
 
 mod book;
 mod chart;
@@ -63,6 +64,9 @@ pub(crate) struct Demo {
     /// Be the service
     #[arg(long, hide = true)]
     serve: bool,
+    /// Be the stand-in, for a show in this folder
+    #[arg(long, hide = true, value_name = "FOLDER")]
+    pid1: Option<PathBuf>,
     /// Milliseconds between two steps
     #[arg(long, hide = true, default_value_t = BEAT, value_name = "MS")]
     beat: u64,
@@ -73,6 +77,12 @@ impl Demo {
     pub(crate) fn run(&self) -> Exit {
         if self.serve && crate::sys::process::executed_path().is_ok_and(|path| folder::is_bad(&path)) {
             crash();
+        }
+        if let Some(folder) = &self.pid1 {
+            return match stage::stand_in(folder) {
+                Ok(()) => Exit::Success,
+                Err(error) => complain(&error.to_string()),
+            };
         }
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) if self.serve => runtime.block_on(self.serve()),

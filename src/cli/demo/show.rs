@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 
 use super::book::Book;
 use super::children::Process;
@@ -36,9 +36,6 @@ const WARM_UP: Duration = Duration::from_millis(600);
 
 /// How long anything may take that takes milliseconds as a rule.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How often it is looked whether something has happened.
-const LOOK: Duration = Duration::from_millis(2);
 
 /// One thing that is done.
 #[derive(Clone, Copy, Debug)]
@@ -184,8 +181,10 @@ impl Hands<'_> {
 
     /// Waits until one process serves all sessions, and it is the right one.
     async fn alone(&self, right: impl Fn(u32) -> bool, otherwise: &str) -> Result<u32, String> {
-        let until = Instant::now() + PATIENCE;
+        let until = (Instant::now() + PATIENCE).into();
         loop {
+            // From now on, so that nothing is missed that comes after the look.
+            let more = self.load.more();
             let (alone, lost) = {
                 let book = self.load.book();
                 (book.alone().filter(|pid| right(*pid)), book.all_is_lost())
@@ -193,8 +192,7 @@ impl Hands<'_> {
             match alone {
                 Some(pid) => return Ok(pid),
                 None if lost => return Err("no session is left".to_owned()),
-                None if Instant::now() > until => return Err(otherwise.to_owned()),
-                None => sleep(LOOK).await,
+                None => timeout_at(until, more).await.map_err(|_| otherwise.to_owned())?,
             }
         }
     }

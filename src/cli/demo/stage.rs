@@ -5,26 +5,25 @@
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::unistd::getppid;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UnixDatagram};
 use tokio::process::{Child, Command};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::children::{Children, Process};
 use super::folder::{Folder, Version};
 use super::session::Request;
+use crate::pid1::{self, Activation, Options, Pid1Error};
 
 /// How long the stand-in and the service may take to begin, and to end.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How often it is looked whether somebody listens.
-const LOOK: Duration = Duration::from_millis(2);
 
 /// What `handover upgrade --json` says, as far as it is shown here.
 #[derive(Debug, Deserialize)]
@@ -61,6 +60,7 @@ impl Stage {
         let children = Children::adopt().map_err(told("become a subreaper"))?;
         let (port, address) = free_port().map_err(told("find a free port on 127.0.0.1"))?;
         folder.fill(address, sabotage).map_err(told("write to a temporary folder"))?;
+        let notify = UnixDatagram::bind(folder.notify()).map_err(told("make a socket"))?;
         let begin = Instant::now();
         let standin = start(&program, &folder).map_err(told("start the stand-in"))?;
         let watch = Process::find(standin.id().unwrap_or(0)).map_err(told("watch the stand-in"))?;
@@ -68,10 +68,11 @@ impl Stage {
         let mut stage =
             Self { _children: children, folder, program, address, _port: port, standin, watch, start };
         let answered = tokio::select! {
-            answered = timeout(PATIENCE, first_answer(address)) => answered,
+            answered = timeout(PATIENCE, first_answer(&notify, address)) => answered,
             ended = stage.standin_ends() => return Err(ended),
         };
         let answered = answered.map_err(|_| stage.with_log("the service does not answer"))?;
+        let answered = answered.map_err(|error| stage.with_log(&format!("the service: {error}")))?;
         stage.start = answered.duration_since(begin);
         Ok(stage)
     }
@@ -134,21 +135,14 @@ impl Stage {
 /// Waits for the first answer of the service, which is started meanwhile, and says when it was there. And
 /// for a second one: with that the service finds out, once in its life and for 100 ms, whether PID 1 keeps
 /// its connections.
-async fn first_answer(address: SocketAddr) -> Instant {
-    loop {
-        let talk = async {
-            let mut stream = BufReader::new(TcpStream::connect(address).await?);
-            ask(&mut stream, 1).await?;
-            let answered = Instant::now();
-            ask(&mut stream, 2).await?;
-            Ok::<_, io::Error>(answered)
-        };
-        match talk.await {
-            Ok(answered) => return answered,
-            // Nobody listens yet.
-            Err(_) => sleep(LOOK).await,
-        }
-    }
+async fn first_answer(notify: &UnixDatagram, address: SocketAddr) -> io::Result<Instant> {
+    // READY=1, and nothing else is ever said there: the socket of the service is open.
+    notify.recv(&mut [0; 64]).await?;
+    let mut stream = BufReader::new(TcpStream::connect(address).await?);
+    ask(&mut stream, 1).await?;
+    let answered = Instant::now();
+    ask(&mut stream, 2).await?;
+    Ok(answered)
 }
 
 /// Asks, and waits for a line.
@@ -171,9 +165,30 @@ fn free_port() -> io::Result<(TcpSocket, SocketAddr)> {
 fn start(program: &PathBuf, folder: &Folder) -> io::Result<Child> {
     let log = File::create(folder.log())?;
     let mut command = Command::new(program);
-    // A cgroup could be left behind.
-    command.args(["pid1", "--no-cgroups", "--runtime"]).arg(folder.runtime()).arg(folder.units());
+    command.args(["demo", "--pid1"]).arg(folder.path()).env("NOTIFY_SOCKET", folder.notify());
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0).spawn()
+}
+
+/// Is the stand-in, until it is told to end, or the show has ended in whichever way: one that was killed
+/// has left the folder.
+pub(super) fn stand_in(folder: &Path) -> Result<(), Pid1Error> {
+    let show = getppid();
+    // Nothing is in it that was not put there for the show.
+    let Some(folder) = Folder::left(folder) else { return Ok(()) };
+    let options = Options {
+        paths: vec![folder.units()],
+        runtime: Some(folder.runtime()),
+        activation: Activation::AsInstalled,
+        // A cgroup could be left behind.
+        cgroups: false,
+        with_parent: true,
+    };
+    let served = pid1::run(&options, io::stdout());
+    if getppid() == show {
+        // It has the folder, and the log in it.
+        std::mem::forget(folder);
+    }
+    served
 }
 
 fn ended(status: io::Result<ExitStatus>) -> String {

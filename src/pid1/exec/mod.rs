@@ -103,8 +103,8 @@ pub(crate) struct Order<'a> {
     pub(crate) fds: Vec<(&'a str, BorrowedFd<'a>)>,
     /// What it prints to.
     pub(crate) output: BorrowedFd<'a>,
-    /// By which it joins its cgroup.
-    pub(crate) door: Option<File>,
+    /// The folder of its cgroup.
+    pub(crate) cgroup: Option<File>,
 }
 
 /// Runs a command. Blocks until it is executed, or has failed to be.
@@ -138,7 +138,7 @@ pub(crate) fn run(order: &Order<'_>) -> Result<Started, ExecError> {
     let (directory, directory_optional) = directory(exec, user.as_ref())?;
     let terms = Terms {
         streams: [null.as_fd(), out, err],
-        cgroup: order.door.as_ref().map(AsFd::as_fd),
+        cgroup: order.cgroup.as_ref().map(AsFd::as_fd),
         directory,
         directory_optional,
         limits: limits(exec),

@@ -1,31 +1,31 @@
 //! Starting a program as a child of ours, with all that a supervisor decides about it: descriptors,
 //! session, cgroup, limits, user, folder.
 //!
-//! The child prepares itself on a stack of its own in our memory, as in [`super::spawn`], and which step
-//! failed is known when [`start`] returns. A child that fails ends with a status of the caller's choice,
-//! so that who reaps it can tell that from the program's own end.
+//! The child prepares itself in our memory, as in [`super::spawn`], or in a copy of it, and which step failed
+//! is known when [`start`] returns. A child that fails ends with a status of the caller's choice, so that who
+//! reaps it can tell that from the program's own end.
 
 use std::convert::Infallible;
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 
 use super::super::pidfd::Pidfd;
 use super::environment::Environment;
 use super::limits::{Resource, closest_limit};
 use super::places::Places;
-use super::{FIRST, Program, STACK, duplicate, errno_of, pointers, raw};
+use super::{FIRST, Program, clone, duplicate, errno_of, pointers, raw};
 
 /// What a program runs with, beyond its words and descriptors.
 #[derive(Debug)]
 pub(crate) struct Terms<'a> {
     /// What becomes 0, 1 and 2.
     pub(crate) streams: [BorrowedFd<'a>; 3],
-    /// The cgroup.procs file of the cgroup that it is to be in, open for writing.
+    /// The folder of the cgroup that it is to be in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     /// The working directory.
     pub(crate) directory: Option<CString>,
@@ -77,6 +77,18 @@ pub(crate) enum Step {
     Execute,
 }
 
+impl Step {
+    const ALL: [Self; 7] = [
+        Self::Cgroup,
+        Self::Descriptors,
+        Self::Limits,
+        Self::Group,
+        Self::User,
+        Self::Directory,
+        Self::Execute,
+    ];
+}
+
 /// A child that exists.
 #[derive(Debug)]
 pub(crate) struct Started {
@@ -95,7 +107,8 @@ pub(crate) fn start(program: &Program<'_>, terms: &Terms<'_>) -> io::Result<Star
     // Thousands of descriptors are not duplicated: the child moves them to their places one by one.
     let mut places = Places::new(&program.fds, above)?;
     let streams: Vec<OwnedFd> = terms.streams.iter().map(out_of_the_way).collect::<Result<_, _>>()?;
-    let cgroup = terms.cgroup.as_ref().map(out_of_the_way).transpose()?;
+    let (mut failure, report) = io::pipe()?;
+    let report = duplicate(OwnedFd::from(report).as_fd(), above)?;
     let streams_numbers = raw(&streams);
     let argv = pointers(program.argv.iter().map(CString::as_c_str));
     let mut child = Child {
@@ -104,34 +117,35 @@ pub(crate) fn start(program: &Program<'_>, terms: &Terms<'_>) -> io::Result<Star
         environment: Environment::new(&program.environment),
         places: &mut places,
         streams: &streams_numbers,
-        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        joins: None,
         terms,
         step: Step::Cgroup,
-        errno: 0,
+        report: report.as_fd(),
     };
-    let (child, mut pidfd): (*mut Child<'_>, c_int) = (&raw mut child, -1);
-    let mut stack = Vec::<MaybeUninit<u8>>::with_capacity(STACK);
-    // No handler of ours may run in the child: it would do its work in our memory.
-    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let flags = libc::CLONE_PIDFD | libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    // SAFETY: as in `super::spawn`: the stack, `child` and all it points to live until the child has left
-    // our memory, which is when CLONE_VFORK lets us return, and nobody else uses them meanwhile.
-    let pid = unsafe {
-        let top = stack.as_mut_ptr().add(STACK).cast();
-        libc::clone(Child::run, top, flags, child.cast(), &raw mut pidfd)
+    // SAFETY: `Child::run` takes a `Child` and makes system calls alone; it, with all that it points to, lives
+    // on, and nobody else uses it meanwhile.
+    let in_cgroup = |child: &mut Child<'_>, cgroup| unsafe {
+        clone::in_cgroup(Child::run, (&raw mut *child).cast(), cgroup).ok()
     };
-    let pid = Errno::result(pid);
-    // It was the mask before, so it is a good one.
-    let _ = mask.thread_set_mask();
-    let pid = pid?;
-    // SAFETY: the kernel has just made this descriptor for us, close-on-exec.
-    let process = Pidfd::new(pid, unsafe { OwnedFd::from_raw_fd(pidfd) });
-    // SAFETY: the child has left our memory.
-    let (step, errno) = unsafe { ((*child).step, (*child).errno) };
-    Ok(Started { process, failed: (errno != 0).then(|| (step, io::Error::from_raw_os_error(errno))) })
+    let process = match terms.cgroup.and_then(|cgroup| in_cgroup(&mut child, cgroup)) {
+        Some(process) => process,
+        // Where the kernel does not put it there, it goes itself.
+        None => {
+            child.joins = terms.cgroup;
+            // SAFETY: as above.
+            unsafe { clone::in_our_memory(Child::run, (&raw mut child).cast(), 0) }?
+        }
+    };
+    drop(report);
+    let mut said = [0; REPORT];
+    let failed = failure.read_exact(&mut said).is_ok().then(|| Child::read(said));
+    Ok(Started { process, failed })
 }
 
-/// What the child needs, and what it leaves behind. It only makes system calls on what is here.
+/// Bytes of a report: the step, and what the kernel said.
+const REPORT: usize = 1 + size_of::<c_int>();
+
+/// What the child needs. It only makes system calls on what is here.
 struct Child<'a> {
     path: *const c_char,
     argv: *const *const c_char,
@@ -140,22 +154,32 @@ struct Child<'a> {
     places: &'a mut Places,
     /// What becomes 0, 1, 2, out of the way of all others.
     streams: &'a [RawFd],
-    cgroup: Option<BorrowedFd<'a>>,
+    /// The cgroup that it is not in yet.
+    joins: Option<BorrowedFd<'a>>,
     terms: &'a Terms<'a>,
     /// How far it got.
     step: Step,
-    /// What went wrong.
-    errno: c_int,
+    /// Where it says what went wrong.
+    report: BorrowedFd<'a>,
 }
 
 impl Child<'_> {
-    /// The life of the child, in the memory of its maker.
+    /// The life of the child.
     extern "C" fn run(this: *mut c_void) -> c_int {
         // SAFETY: `start` passes a `Child` and does not touch it while this runs.
         let this = unsafe { &mut *this.cast::<Self>() };
         let Err(errno) = this.execute();
-        this.errno = errno as c_int;
+        let mut report = [this.step as u8; REPORT];
+        report[1..].copy_from_slice(&(errno as c_int).to_ne_bytes());
+        // Who does not hear it sees the status.
+        let _ = nix::unistd::write(this.report, &report);
         (this.terms.status_of)(this.step)
+    }
+
+    /// What it said.
+    fn read([step, errno @ ..]: [u8; REPORT]) -> (Step, io::Error) {
+        let step = Step::ALL.into_iter().find(|one| *one as u8 == step).unwrap_or(Step::Execute);
+        (step, io::Error::from_raw_os_error(c_int::from_ne_bytes(errno)))
     }
 
     /// All the steps.
@@ -163,8 +187,10 @@ impl Child<'_> {
         let terms = self.terms;
         // A session of its own: no terminal of ours can interrupt it. It fails for no new process.
         let _ = nix::unistd::setsid();
-        if let Some(cgroup) = self.cgroup {
-            nix::unistd::write(cgroup, b"0")?;
+        if let Some(cgroup) = self.joins {
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            let door = openat(cgroup, c"cgroup.procs", flags, Mode::empty())?;
+            nix::unistd::write(door, b"0")?;
         }
         self.step = Step::Descriptors;
         // Now: later our maker's descriptors and those of the program may take all numbers below the limit.
@@ -259,134 +285,4 @@ unsafe fn default_signals(ignore_sigpipe: bool) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::spawn::Variable;
-    use std::fs::File;
-    use std::io::Read;
-    use std::os::fd::AsRawFd;
-    use std::os::unix::net::UnixStream;
-
-    /// The usual terms.
-    fn terms(streams: [BorrowedFd<'_>; 3]) -> Terms<'_> {
-        Terms {
-            streams,
-            cgroup: None,
-            directory: None,
-            directory_optional: false,
-            limits: Vec::new(),
-            user: None,
-            umask: 0o022,
-            nice: None,
-            ignore_sigpipe: true,
-            no_new_privileges: false,
-            status_of: |step| 100 + step as i32,
-        }
-    }
-
-    /// What a shell that runs on these terms says on its standard output, and how it ended.
-    fn ask(script: &str, change: impl FnOnce(&mut Terms<'_>)) -> (String, i32) {
-        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
-        let (mut ours, theirs) = UnixStream::pair().unwrap();
-        let argv = ["sh", "-c", script].map(|word| CString::new(word).unwrap()).to_vec();
-        let environment = vec![Variable::OwnPid("ME".into()), Variable::Fixed(c"PATH=/usr/bin:/bin".into())];
-        let program = Program { path: c"/bin/sh".into(), argv, environment, fds: vec![null.as_fd(); 2] };
-        let mut terms = terms([null.as_fd(), theirs.as_fd(), theirs.as_fd()]);
-        change(&mut terms);
-        let started = start(&program, &terms).unwrap();
-        drop(theirs);
-        let mut said = String::new();
-        ours.read_to_string(&mut said).unwrap();
-        let pid = nix::unistd::Pid::from_raw(started.process.pid());
-        let end = nix::sys::wait::waitpid(pid, None).unwrap();
-        let nix::sys::wait::WaitStatus::Exited(_, status) = end else { panic!("{end:?}") };
-        assert_eq!(started.failed.is_some(), status >= 100);
-        (said, status)
-    }
-
-    #[test]
-    fn the_child_is_ours_in_a_session_of_its_own_with_the_descriptors_it_was_given() {
-        let script = "echo $PPID $(cut -d' ' -f6 /proc/$$/stat) $ME $$; for n in 3 4 5; do [ -e /proc/$$/fd/$n ] && echo $n; done; exit 7";
-        let (said, status) = ask(script, |_| {});
-        let mut lines = said.lines();
-        let words: Vec<_> = lines.next().unwrap().split(' ').collect();
-        assert_eq!(words[0], std::process::id().to_string());
-        assert!(words[1] == words[3] && words[2] == words[3], "{said}");
-        assert_eq!((lines.collect::<Vec<_>>(), status), (vec!["3", "4"], 7));
-    }
-
-    #[test]
-    fn limits_folder_and_mask_are_as_told() {
-        let (said, _) = ask("ulimit -n; pwd; umask", |terms| {
-            terms.limits = vec![(libc::RLIMIT_NOFILE, Some(77), Some(99))];
-            terms.directory = Some(c"/usr".into());
-            terms.umask = 0o077;
-        });
-        assert_eq!(said, "77\n/usr\n0077\n");
-    }
-
-    #[test]
-    fn every_descriptor_comes_to_its_place_whatever_its_number_was() {
-        let files: Vec<_> = (0..40).map(|_| nix::sys::eventfd::EventFd::new().unwrap()).collect();
-        let ids: Vec<_> = files.iter().map(id).collect();
-        for turn in [0, 1, 17, 39] {
-            let order = || (0..40).map(|at| (at + turn) % 40).rev();
-            let fds: Vec<_> = order().map(|at| files[at].as_fd()).collect();
-            let (mut ours, theirs) = UnixStream::pair().unwrap();
-            let script = "for n in $(seq 3 42); do sed -n 's/^eventfd-id: *//p' /proc/self/fdinfo/$n; done";
-            let argv = ["sh", "-c", script].map(|word| CString::new(word).unwrap()).to_vec();
-            let environment = vec![Variable::Fixed(c"PATH=/usr/bin:/bin".into())];
-            let program = Program { path: c"/bin/sh".into(), argv, environment, fds };
-            let streams = [theirs.as_fd(); 3];
-            let started = start(&program, &terms(streams)).unwrap();
-            drop(theirs);
-            let mut said = String::new();
-            ours.read_to_string(&mut said).unwrap();
-            nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(started.process.pid()), None).unwrap();
-            assert_eq!(
-                said.lines().map(str::to_owned).collect::<Vec<_>>(),
-                order().map(|at| ids[at].clone()).collect::<Vec<_>>()
-            );
-        }
-    }
-
-    /// The number that the kernel has given to an eventfd.
-    fn id(file: &nix::sys::eventfd::EventFd) -> String {
-        let info =
-            std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_fd().as_raw_fd())).unwrap();
-        info.lines().find_map(|line| line.strip_prefix("eventfd-id:")).unwrap().trim().to_owned()
-    }
-
-    #[test]
-    fn a_step_that_fails_is_named_and_is_the_status() {
-        let (_, status) = ask("true", |terms| terms.directory = Some(c"/nonexistent".into()));
-        assert_eq!(status, 100 + Step::Directory as i32);
-        let (_, status) = ask("true", |terms| terms.limits = vec![(libc::RLIMIT_NOFILE, Some(3), Some(3))]);
-        assert_eq!(status, 100 + Step::Descriptors as i32);
-    }
-
-    #[test]
-    fn a_limit_just_above_its_own_descriptors_is_enough_whatever_we_have_ourselves() {
-        let _more: Vec<_> = (0..9).map(|_| File::open("/dev/null").unwrap()).collect();
-        // 0 to 4, and one for the loader of programs.
-        let (_, status) = ask("true", |terms| terms.limits = vec![(libc::RLIMIT_NOFILE, Some(6), Some(6))]);
-        assert_eq!(status, 0);
-    }
-
-    #[test]
-    fn a_directory_that_cannot_be_entered_is_the_root_where_it_is_optional() {
-        let (said, status) = ask("pwd", |terms| {
-            (terms.directory, terms.directory_optional) = (Some(c"/nonexistent".into()), true);
-        });
-        assert_eq!((&*said, status), ("/\n", 0));
-    }
-
-    #[test]
-    fn no_signal_is_blocked_and_sigpipe_alone_is_ignored() {
-        let script = "sed -nE 's/^Sig(Blk|Ign):.*(........)$/\\2/p' /proc/self/status";
-        let masks = |on| ask(script, |terms| terms.ignore_sigpipe = on).0;
-        // Bit 31 is a signal of libc's own, which nobody but libc may touch.
-        assert_eq!(masks(true).replace("8000", "0000"), "00000000\n00001000\n");
-        assert_eq!(masks(false).replace("8000", "0000"), "00000000\n00000000\n");
-    }
-}
+mod tests;

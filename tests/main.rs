@@ -15,6 +15,7 @@ mod web;
 
 mod activation;
 mod boot;
+mod busy;
 mod callers;
 mod corners;
 mod credentials;
@@ -26,7 +27,10 @@ mod keeper;
 mod kill;
 mod package;
 mod pid1;
+mod refusals;
 mod reload;
+mod renewal;
+mod rollback;
 mod run;
 mod runner;
 mod settings;

@@ -6,7 +6,7 @@ use crate::lab::{Machine, Output, Systemd};
 use crate::load::{Client, Connection, Load};
 use crate::process::Process;
 
-const ADDRESS: &str = "127.0.0.1:8080";
+pub(crate) const ADDRESS: &str = "127.0.0.1:8080";
 
 /// Four at a time: enough to meet every moment of an upgrade on two cores.
 pub(crate) const CLIENTS: [Client; 4] = [Client::Stranger; 4];
@@ -15,7 +15,7 @@ pub(crate) const CLIENTS: [Client; 4] = [Client::Stranger; 4];
 pub(crate) const PYTHON: &str = "/usr/bin/python3 -m http.server 8080";
 
 /// The same, started by a script that a test can replace.
-const SCRIPT: &str = "/run/program";
+pub(crate) const SCRIPT: &str = "/run/program";
 
 /// Three slots at one address.
 pub(crate) const THREE: &str =
@@ -83,7 +83,7 @@ impl App {
         Load::start(&self.machine, ADDRESS, &CLIENTS)
     }
 
-    fn reload(&self) -> Output {
+    pub(crate) fn reload(&self) -> Output {
         self.machine.run(&["timeout", "60", "systemctl", "reload", "app"])
     }
 
@@ -95,7 +95,7 @@ impl App {
     }
 
     /// A reload that must fail; the exit status of `handover reload` and STATUS=.
-    fn failed_upgrade(&self) -> (String, String) {
+    pub(crate) fn failed_upgrade(&self) -> (String, String) {
         let live = self.live();
         assert_ne!(self.reload().status, 0, "the reload must fail");
         assert_eq!(self.live(), live, "the old generation serves");
@@ -116,7 +116,7 @@ impl App {
         Process::find(&self.machine, "app.service", pid)
     }
 
-    fn journal_has(&self, text: &str) -> bool {
+    pub(crate) fn journal_has(&self, text: &str) -> bool {
         self.machine.journal(&["-u", "app", "-o", "cat"]).contains(text)
     }
 }

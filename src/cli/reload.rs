@@ -14,12 +14,17 @@ use crate::upgrade::{self, Failure, Reason};
 /// `handover upgrade UNIT`.
 #[derive(Debug, Args)]
 #[command(after_help = exit_statuses())]
-pub(crate) struct Reload {}
+pub(crate) struct Reload {
+    /// Have `handover run` execute itself anew instead: the program goes on as it is. Without this, a
+    /// reload does that first if the file of `handover` has changed
+    #[arg(long)]
+    runner: bool,
+}
 
 impl Reload {
     /// Upgrades the service.
     pub(crate) fn run(&self) -> Exit {
-        match main_pid().and_then(upgrade::reload) {
+        match main_pid().and_then(if self.runner { upgrade::renew } else { upgrade::reload }) {
             Ok(pid) => {
                 // Nobody is left to tell if this fails, here and below.
                 let _ = writeln!(io::stdout(), "{pid} serves now");

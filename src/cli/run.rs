@@ -33,6 +33,9 @@ pub(crate) struct Run {
     /// How long a new generation may take until it serves
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = span)]
     ready_timeout: Duration,
+    /// How long a new generation must go on, ready, before it gets clients
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = span)]
+    settle: Duration,
     /// How long an old generation may drain
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
     drain: Duration,
@@ -57,6 +60,9 @@ pub(crate) struct Run {
     /// Start the program aside instead, and tell what it does and which units fit it
     #[arg(long)]
     explain: bool,
+    /// Say to the runner that has started this whether it could go on there
+    #[arg(long, hide = true)]
+    self_test: bool,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     command: Vec<OsString>,
@@ -85,7 +91,9 @@ enum OnBusy {
 impl Run {
     /// Runs the program until the service is stopped.
     pub(crate) fn run(self) -> Exit {
-        let done = if self.explain {
+        let done = if self.self_test {
+            run::self_test()
+        } else if self.explain {
             // Nobody is left to tell if this fails, here and below.
             run::explain(&self.options()).map(|text| drop(write!(io::stdout(), "{text}")))
         } else {
@@ -117,6 +125,7 @@ impl Run {
         options.probe = self.probe;
         options.canary = self.canary;
         options.ready = self.ready_timeout;
+        options.settle = self.settle;
         options.drain = self.drain;
         options.idle = self.idle;
         options.stop_signal = self.stop_signal;

@@ -32,11 +32,6 @@ impl Service {
         self.unit.id().await.map_err(look_failed)
     }
 
-    /// The main process, 0 for none.
-    pub(crate) async fn main_pid(&self) -> Result<u32, Error> {
-        self.service.main_pid().await.map_err(look_failed)
-    }
-
     /// A stream of its changes, from now on.
     pub(crate) async fn changes(&self) -> Result<fdo::PropertiesChangedStream, zbus::Error> {
         self.properties.receive_properties_changed().await

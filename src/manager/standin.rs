@@ -13,7 +13,7 @@ use super::connect::{CALL_TIMEOUT, Error};
 use super::follower::{SETTLE_TIMEOUT, at_rest, until};
 use super::state::{ActiveState, End, FdStore, Helper, Snapshot};
 use super::upgrade::{Options, Report, Wait, drained, report};
-use super::verdict::{Observation, Refusal, Seen, Verdict, judge, ran_before, refuse, survival};
+use super::verdict::{Observation, Refusal, Seen, Verdict, judge, ran_before, refuse, serving, survival};
 use super::wire::{self, Job, MOST_REPLY_BYTES, Refused, Reply, Request, Run, Unit};
 use crate::sys::pidfd::Pidfd;
 use crate::unit::UnitName;
@@ -166,7 +166,7 @@ pub(crate) async fn upgrade(standin: &Standin, unit: &str, options: Options) -> 
     if let Some(why) = refuse(&before) {
         return refused(why);
     }
-    let (pid, outdated) = (before.main_pid, before.outdated);
+    let (pid, outdated) = (serving(&before), before.outdated);
     let old = old.transpose().map_err(|source| Error::Unwatchable { pid, source })?;
     let asked = Instant::now();
     let deadline = options.timeout.and_then(|patience| asked.checked_add(patience));
@@ -244,13 +244,13 @@ fn number(unit: &Unit, name: &str) -> u32 {
     unit.properties.get(name).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Looks at the service and takes hold of its main process, the same one, or says why not.
+/// Looks at the service and takes hold of the process that serves, the same one, or says why not.
 async fn hold(standin: &Standin, unit: &str) -> Result<(Unit, io::Result<OwnedFd>), Error> {
     loop {
-        let pid = number(&standin.show(unit).await?, "MainPID");
+        let pid = serving(&snapshot(&standin.show(unit).await?));
         let held = Pidfd::open(pid.cast_signed()).map(OwnedFd::from);
         let now = standin.show(unit).await?;
-        if number(&now, "MainPID") == pid {
+        if serving(&snapshot(&now)) == pid {
             return Ok((now, held));
         }
     }

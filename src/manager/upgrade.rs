@@ -12,7 +12,7 @@ use super::follower::{Follower, Reload, until};
 use super::service::Service;
 use super::standin;
 use super::state::{FdStore, Snapshot};
-use super::verdict::{Observation, Refusal, Verdict, judge, refuse, survival};
+use super::verdict::{Observation, Refusal, Verdict, judge, refuse, serving, survival};
 use crate::sys::pidfd::Pidfd;
 use crate::sys::watch::Watched;
 
@@ -99,7 +99,7 @@ async fn over_bus(manager: &Bus, unit: &str, options: Options) -> Result<Report,
     if let Some(why) = refuse(&before) {
         return Ok(report(unit, Verdict::Refused(why)));
     }
-    let (pid, outdated) = (before.main_pid, before.outdated);
+    let (pid, outdated) = (serving(&before), before.outdated);
     let old = old.transpose().map_err(|source| Error::Unwatchable { pid, source })?;
     follower.begin(&before);
     let asked = Instant::now();
@@ -134,13 +134,13 @@ fn bad_name(error: zbus::Error) -> Result<Refusal, Error> {
     }
 }
 
-/// Looks at the service and takes hold of its main process, the same one, or says why not.
+/// Looks at the service and takes hold of the process that serves, the same one, or says why not.
 async fn hold(service: &Service) -> Result<(Snapshot, io::Result<OwnedFd>), Error> {
     loop {
-        let pid = service.main_pid().await?;
+        let pid = serving(&service.look().await?);
         let held = Pidfd::open(pid.cast_signed()).map(OwnedFd::from);
         let now = service.look().await?;
-        if now.main_pid == pid {
+        if serving(&now) == pid {
             return Ok((now, held));
         }
     }

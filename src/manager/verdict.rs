@@ -229,7 +229,7 @@ fn failure(seen: &Observation, job: &str) -> Failure {
 }
 
 /// Who serves: under a runner its live generation.
-fn serving(look: &Snapshot) -> u32 {
+pub(crate) fn serving(look: &Snapshot) -> u32 {
     status::read_generation(&look.status).map_or(look.main_pid, |(_, pid)| pid)
 }
 

@@ -7,17 +7,17 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::fence::Ground;
-use super::generation::{Fact, Generation, reap};
+use super::generation::{Around, Fact, Generation, reap};
 use super::intercept::{self, Asked};
 use super::options::Options;
 use super::slots::Slots;
 use crate::upgrade::{Failure, Reason};
 
-/// How often to look whether it is ready.
+/// How soon to look again whether it waits on its sockets, of which nobody is told.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// How the program got ready.
@@ -51,7 +51,8 @@ pub(super) async fn explain(options: &Options) -> Result<String, Failure> {
     crate::sys::other::adopt_orphans().map_err(system("become the parent of orphans"))?;
     let (tell, mut facts) = unbounded_channel();
     let (mut slots, ground) = (Slots::aside(), Ground::find().ok());
-    let mut generation = Generation::start(0, 0, &options.command, &slots, ground.as_ref(), &tell)?;
+    let around = Around { ground: ground.as_ref(), settings: None, facts: &tell };
+    let mut generation = Generation::start(0, 0, &options.command, &slots, &around)?;
     let begin = Instant::now();
     let mut sight =
         Sight { ready: None, ended: None, is_daemon: false, stopped: None, in_cgroup: ground.is_some() };
@@ -66,7 +67,7 @@ pub(super) async fn explain(options: &Options) -> Result<String, Failure> {
         }
     }
     sight.is_daemon = generation.ended.is_some() && !generation.is_gone();
-    sight.stop(options, &mut generation, &mut slots, &mut facts).await;
+    sight.stop(options, &mut generation, &mut slots, &mut facts, &mut child).await;
     // It is empty now, or its processes are about to go.
     let _ = generation.fence.remove();
     Ok(sight.words(options, &slots, &generation))
@@ -107,25 +108,35 @@ impl Sight {
         generation: &mut Generation,
         slots: &mut Slots,
         facts: &mut UnboundedReceiver<Fact>,
+        child: &mut Signal,
     ) {
         let (begin, early) = (Instant::now(), self.ended.clone());
         if !generation.is_gone() {
             generation.signal(options.signal());
         }
-        while !generation.is_gone() && begin.elapsed() < options.stop {
-            while let Ok(fact) = facts.try_recv() {
-                self.learn(fact, generation, slots, begin);
-            }
-            tokio::time::sleep(PAUSE).await;
-            self.reap(generation);
-        }
+        self.follow(options.stop, generation, slots, facts, child).await;
         self.stopped = generation.is_gone().then(|| begin.elapsed());
         self.ended = early;
         generation.fence.kill();
-        let killed = Instant::now();
-        while generation.fence.is_alive() && killed.elapsed() < options.stop {
-            tokio::time::sleep(PAUSE).await;
-            self.reap(generation);
+        self.follow(options.stop, generation, slots, facts, child).await;
+    }
+
+    /// Waits until nothing of it is left, for so long.
+    async fn follow(
+        &mut self,
+        patience: Duration,
+        generation: &mut Generation,
+        slots: &mut Slots,
+        facts: &mut UnboundedReceiver<Fact>,
+        child: &mut Signal,
+    ) {
+        let begin = Instant::now();
+        while !generation.is_gone() {
+            tokio::select! {
+                Some(fact) = facts.recv() => self.learn(fact, generation, slots, begin),
+                _ = child.recv() => self.reap(generation),
+                () = tokio::time::sleep_until((begin + patience).into()) => return,
+            }
         }
     }
 

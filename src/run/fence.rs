@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::sys::watch::Told;
+
 /// How the folder of a generation begins.
 const PREFIX: &str = "generation-";
 
@@ -44,6 +46,11 @@ impl Ground {
             made => made?,
         }
         Ok(Fence::Cgroup(path))
+    }
+
+    /// The cgroup of a generation that is there.
+    pub(crate) fn of(&self, number: u64) -> Fence {
+        Fence::Cgroup(self.0.join(format!("{PREFIX}{number}")))
     }
 
     /// Generations of a runner that was here before, in which something still runs.
@@ -107,6 +114,18 @@ impl Fence {
         }
     }
 
+    /// Returns once nothing runs in it any more; of a process group nobody tells, but that its processes are
+    /// children of ours when they end, or have been adopted.
+    pub(crate) async fn emptied(&self) -> io::Result<()> {
+        match self {
+            Self::Cgroup(path) => {
+                let events = Told::new(File::open(path.join("cgroup.events"))?.into())?;
+                events.until(|events| events.lines().any(|line| line == "populated 0")).await
+            }
+            Self::Group(_) => std::future::pending().await,
+        }
+    }
+
     /// Kills all of it: nothing in it can get away meanwhile.
     pub(crate) fn kill(&self) {
         match self {
@@ -163,6 +182,22 @@ mod tests {
         assert!(fence.is_alive() && fence.pids().contains(&shell.id().cast_signed()));
         fence.kill();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&shell.wait().unwrap()), Some(9));
+    }
+
+    #[tokio::test]
+    async fn a_cgroup_tells_when_nothing_runs_in_it_any_more() {
+        // Not everybody may make one; the scenarios can.
+        let Ok(ground) = Ground::find() else { return };
+        let fence = ground.make(u64::from(std::process::id())).unwrap();
+        let mut cat = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let Fence::Cgroup(path) = &fence else { panic!("{fence:?}") };
+        fs::write(path.join("cgroup.procs"), cat.id().to_string()).unwrap();
+        let mut emptied = std::pin::pin!(fence.emptied());
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, &mut emptied).await.is_err());
+        fence.kill();
+        emptied.await.unwrap();
+        cat.wait().unwrap();
+        fence.remove().unwrap();
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,13 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::fence::{Fence, Ground};
 use super::herald::{Herald, Word};
 use super::inside;
 use super::intercept::Notes;
+use super::settings::Settings;
 use super::slots::Slots;
 use super::table::Entry;
 use crate::activation::env;
@@ -39,7 +40,7 @@ use crate::upgrade::{Failure, Reason};
 pub(crate) enum Fact {
     /// It binds or listens, and waits for an answer.
     Asks(u64, Notification),
-    /// No process of it has the filter any more.
+    /// No process of it has the filter any more, or none is left at all.
     Silent,
     /// Its main process has ended, which is no child of ours.
     Ended(u64),
@@ -47,8 +48,21 @@ pub(crate) enum Fact {
     Says(u64, Word),
     /// A probe passed, or did not.
     Probed(u64, Result<(), String>),
+    /// A new runner has passed its self-test, or why not.
+    Tested(Result<(), String>),
     /// A probe wants its command to be run; the answer is whether that ended well.
     Runs(tokio::sync::oneshot::Sender<bool>),
+}
+
+/// What a generation is started in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Around<'a> {
+    /// Where its cgroup is made; without one it is a process group.
+    pub(crate) ground: Option<&'a Ground>,
+    /// What it runs with, if not with what we do.
+    pub(crate) settings: Option<&'a Settings>,
+    /// Who hears of it.
+    pub(crate) facts: &'a UnboundedSender<Fact>,
 }
 
 /// See the banner.
@@ -58,7 +72,10 @@ pub(crate) struct Generation {
     /// The process that was started; `None` for what an earlier runner started.
     pub(crate) main: Option<Pidfd>,
     pub(crate) fence: Fence,
+    /// Whether the main process is a child of ours.
+    pub(crate) is_child: bool,
     listener: Option<Arc<Watched>>,
+    herald: Option<Arc<Herald>>,
     pub(crate) notes: Notes,
     /// Connections of which it has found the end, by inode.
     half_closed: HashSet<u64>,
@@ -68,20 +85,22 @@ pub(crate) struct Generation {
     pub(crate) status: Option<String>,
     /// Why the probe did not pass, last.
     pub(crate) probe_trouble: Option<String>,
+    /// What probes it now.
+    pub(crate) probe: Option<AbortHandle>,
     /// Ends with the generation.
     pub(crate) tasks: JoinSet<()>,
 }
 
 impl Generation {
-    /// Starts `command` as generation `number`, on `slot`; without a `ground` in a process group.
+    /// Starts `command` as generation `number`, on `slot`.
     pub(crate) fn start(
         number: u64,
         slot: usize,
         command: &[OsString],
         slots: &Slots,
-        ground: Option<&Ground>,
-        facts: &UnboundedSender<Fact>,
+        around: &Around<'_>,
     ) -> Result<Self, Failure> {
+        let Around { ground, settings, facts } = *around;
         let system = |what: &'static str| move |error| Failure::from_io(Reason::Spawn, what, &error);
         let fence = ground.map(|ground| ground.make(number)).transpose().map_err(system("make a cgroup"))?;
         let door = fence.as_ref().map(Fence::door).transpose().map_err(system("open the cgroup"))?.flatten();
@@ -92,10 +111,14 @@ impl Generation {
         let program = Program {
             path: c_string(path.as_os_str())?,
             argv: command.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?,
-            environment: environment(&herald, passed.iter().map(|(name, _)| name.as_str()))?,
+            environment: environment(&herald, settings, passed.iter().map(|(name, _)| name.as_str()))?,
             fds: passed.iter().map(|(_, fd)| *fd).collect(),
         };
-        let apart = Apart { cgroup: door.as_ref().map(AsFd::as_fd), asked: Some(theirs.as_fd()) };
+        let apart = Apart {
+            cgroup: door.as_ref().map(AsFd::as_fd),
+            asked: Some(theirs.as_fd()),
+            conditions: settings.map(|settings| &settings.conditions),
+        };
         let spawned = spawn_apart(&program, apart);
         drop(theirs);
         let listener = scm::receive(ours.as_fd(), &mut [0]).ok().and_then(|mut received| received.fds.pop());
@@ -112,30 +135,50 @@ impl Generation {
         let listener =
             listener.ok_or_else(|| Failure::new(Reason::Spawn, "no seccomp listener came along"))?;
         let fence = fence.unwrap_or_else(|| Fence::Group(main.pid()));
-        let mut this = Self { main: Some(main), ..Self::found(slot, fence) };
+        let mut this = Self { main: Some(main), is_child: true, ..Self::found(slot, fence, facts) };
         this.hear(number, listener, facts).map_err(system("watch the seccomp listener"))?;
-        let facts = facts.clone();
-        this.tasks.spawn(async move {
+        this.heed(number, herald, facts);
+        Ok(this)
+    }
+
+    /// Hears what it says of itself, from now on.
+    pub(crate) fn heed(&mut self, number: u64, herald: Herald, facts: &UnboundedSender<Fact>) {
+        let (herald, facts) = (Arc::new(herald), facts.clone());
+        self.herald = Some(Arc::clone(&herald));
+        self.tasks.spawn(async move {
             while let Ok(word) = herald.next().await {
                 let _ = facts.send(Fact::Says(number, word));
             }
         });
-        Ok(this)
+    }
+
+    /// Where it says something of itself.
+    pub(crate) fn herald(&self) -> Option<BorrowedFd<'_>> {
+        self.herald.as_ref().map(|herald| herald.socket())
     }
 
     /// One that an earlier runner started.
-    pub(crate) fn found(slot: usize, fence: Fence) -> Self {
+    pub(crate) fn found(slot: usize, fence: Fence, facts: &UnboundedSender<Fact>) -> Self {
+        let (watched, facts, mut tasks) = (fence.clone(), facts.clone(), JoinSet::new());
+        tasks.spawn(async move {
+            if watched.emptied().await.is_ok() {
+                let _ = facts.send(Fact::Silent);
+            }
+        });
         Self {
             slot,
             main: None,
             fence,
+            is_child: false,
             listener: None,
+            herald: None,
             notes: Notes::default(),
             half_closed: HashSet::new(),
             ended: None,
             status: None,
             probe_trouble: None,
-            tasks: JoinSet::new(),
+            probe: None,
+            tasks,
         }
     }
 
@@ -174,6 +217,11 @@ impl Generation {
         self.listener.clone()
     }
 
+    /// The same, to be passed on.
+    pub(crate) fn asks_at(&self) -> Option<BorrowedFd<'_>> {
+        self.listener.as_ref().map(|listener| listener.as_fd())
+    }
+
     /// Whether nothing of it runs any more.
     pub(crate) fn is_gone(&self) -> bool {
         (self.main.is_none() || self.ended.is_some()) && !self.fence.is_alive()
@@ -195,7 +243,11 @@ impl Generation {
     /// The sockets of its slot that nobody in it waits on.
     pub(crate) fn unserved(&self, slots: &Slots) -> HashSet<u64> {
         let wanted = slots.inodes(self.slot);
-        let waits = inside::waits_on(&self.fence.pids(), &wanted);
+        let mut waits = inside::waits_on(&self.fence.pids(), &wanted);
+        if self.notes.has_ring {
+            // Nobody can look into a ring: that it listens has to be enough.
+            waits.extend(&self.notes.listens);
+        }
         wanted.difference(&waits).copied().collect()
     }
 
@@ -272,10 +324,17 @@ fn find(name: &OsStr) -> Result<PathBuf, Failure> {
     })
 }
 
-/// The runner's own, without what PID 1 told the runner alone, and with what is for this generation.
-fn environment<'a>(herald: &Herald, names: impl Iterator<Item = &'a str>) -> Result<Vec<Variable>, Failure> {
+/// That of the unit, or the runner's own, without what PID 1 told one process alone, and with what is for this
+/// generation.
+fn environment<'a>(
+    herald: &Herald,
+    settings: Option<&Settings>,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Vec<Variable>, Failure> {
     let kept = |name: &OsStr| name == CREDENTIALS_VARIABLE || DROPPED.iter().all(|dropped| name != *dropped);
-    let mut all: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| kept(name)).collect();
+    let mut all: Vec<(OsString, OsString)> =
+        settings.map_or_else(|| std::env::vars_os().collect(), |settings| settings.variables().collect());
+    all.retain(|(name, _)| kept(name));
     all.push(("NOTIFY_SOCKET".into(), herald.address()));
     let listen = env::write(names).map_err(|error| Failure::new(Reason::Spawn, error.to_string()))?;
     let passes = !listen.is_empty();

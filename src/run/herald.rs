@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
@@ -45,6 +45,16 @@ impl Herald {
         setsockopt(&socket, sockopt::PassCred, &true)?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket: Watched::new(OwnedFd::from(socket))?, name })
+    }
+
+    /// The one that an earlier program of this process opened; only on a tokio runtime with I/O.
+    pub(crate) fn reopened(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self { socket: Watched::new(socket)?, name: String::new() })
+    }
+
+    /// The socket itself.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// The value of NOTIFY_SOCKET.

@@ -3,6 +3,7 @@
 //! A refusal says in the generation's notes which line of a `.socket` unit would fit; an address that no
 //! slot has is left alone, and noted, too. What cannot be looked at is left alone.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -22,7 +23,15 @@ pub(crate) struct Notes {
     troubles: Vec<String>,
     /// It bound a socket that can have no slots: a unix socket.
     pub(crate) has_unix: bool,
+    /// It has an io_uring, through which it may bind, and wait for connections, unseen.
+    pub(crate) has_ring: bool,
+    /// The slots that it listens on, by inode.
+    pub(crate) listens: HashSet<u64>,
 }
+
+/// What is said of a program with an io_uring that never got ready.
+const RING: &str = "; it has an io_uring: a bind through that is not seen, and gets no slot (have it bind by \
+                    the system call, or take LISTEN_FDS)";
 
 /// Most notes of one generation.
 const MOST_NOTES: usize = 8;
@@ -31,6 +40,11 @@ impl Notes {
     /// All of them in one text; empty if there are none.
     pub(crate) fn text(&self) -> String {
         self.troubles.join("; ")
+    }
+
+    /// What may be the matter with one that never got ready, beside that.
+    pub(crate) fn suspicion(&self) -> &'static str {
+        if self.has_ring { RING } else { "" }
     }
 
     fn note(&mut self, words: String) {
@@ -59,34 +73,57 @@ pub(crate) fn answer(asked: &Asked<'_>, slots: &mut Slots, notes: &mut Notes) ->
 }
 
 fn decide(asked: &Asked<'_>, slots: &mut Slots, notes: &mut Notes) -> Answer {
-    let Notification { tid, number, call, id } = *asked.notification;
+    let Notification { tid, number, call, .. } = *asked.notification;
     match call {
         Call::Listen => match look(tid, number) {
             // It does already, and its backlog is the unit's.
-            Ok((_, inode)) if slots.has(inode) => Answer::Done,
+            Ok((_, inode)) if slots.has(inode) => {
+                notes.listens.insert(inode);
+                Answer::Done
+            }
             _ => Answer::Continue,
         },
-        Call::Bind { address, len } => {
-            let bytes = other::bytes_at(tid, address, len).unwrap_or_default();
-            let Some(address) = address::read(&bytes) else {
-                notes.has_unix |= bytes.starts_with(&(libc::AF_UNIX as u16).to_ne_bytes());
-                return Answer::Continue;
-            };
-            let found = look(tid, number);
-            // What was read belongs to a process that still waits, and not to one that has its number now.
-            if !seccomp::is_valid(asked.listener, id) {
-                return Answer::Continue;
-            }
-            match found {
-                Ok((socket, _)) => place(asked, address, &socket, slots, notes),
-                Err(error) => {
-                    notes.note(format!(
-                        "the socket that it binds to {address} cannot be looked at ({error}): pidfd_getfd must \
-                         be allowed (SystemCallFilter=, CAP_SYS_PTRACE)"
-                    ));
-                    Answer::Continue
+        Call::Ring => {
+            notes.has_ring = true;
+            Answer::Continue
+        }
+        Call::Bind { address, len } => bind(asked, (number, address, len), slots, notes),
+        Call::ForeignBind { address, len } => bind(asked, (number, address, len), slots, notes),
+        Call::PackedBind { arguments } => {
+            let packed = other::bytes_at(tid, arguments, 12).unwrap_or_default();
+            let mut words =
+                packed.chunks_exact(4).filter_map(|word| word.try_into().ok()).map(u32::from_ne_bytes);
+            match (words.next(), words.next(), words.next()) {
+                (Some(number), Some(address), Some(len)) => {
+                    bind(asked, (number.cast_signed(), address.into(), len.into()), slots, notes)
                 }
+                _ => Answer::Continue,
             }
+        }
+    }
+}
+
+/// What becomes of a bind(2) with these arguments.
+fn bind(asked: &Asked<'_>, call: (i32, u64, u64), slots: &mut Slots, notes: &mut Notes) -> Answer {
+    let (tid, (number, address, len)) = (asked.notification.tid, call);
+    let bytes = other::bytes_at(tid, address, len).unwrap_or_default();
+    let Some(address) = address::read(&bytes) else {
+        notes.has_unix |= bytes.starts_with(&(libc::AF_UNIX as u16).to_ne_bytes());
+        return Answer::Continue;
+    };
+    let found = look(tid, number);
+    // What was read belongs to a process that still waits, and not to one that has its number now.
+    if !seccomp::is_valid(asked.listener, asked.notification.id) {
+        return Answer::Continue;
+    }
+    match found {
+        Ok((socket, _)) => place(asked, address, &socket, slots, notes),
+        Err(error) => {
+            notes.note(format!(
+                "the socket that it binds to {address} cannot be looked at ({error}): pidfd_getfd must be \
+                 allowed (SystemCallFilter=, CAP_SYS_PTRACE)"
+            ));
+            Answer::Continue
         }
     }
 }
@@ -114,7 +151,6 @@ fn place(
     };
     let place = Place { address, kind };
     let group = match slots.choose(place) {
-        Choice::Slots(group) => group,
         Choice::WrongFamily(group) => {
             let there = slots.groups()[group].place.map(|place| place.to_string()).unwrap_or_default();
             notes.note(format!(
@@ -124,6 +160,14 @@ fn place(
             return Answer::Refused(Errno::EADDRNOTAVAIL);
         }
         Choice::Elsewhere if address.port() == 0 => return Answer::Continue,
+        Choice::Slots(_) | Choice::Elsewhere if is_foreign(asked.notification) => {
+            notes.note(format!(
+                "it binds {address} by the 32-bit ABI, in which no slot can be given to it: use a 64-bit build of \
+                 the program"
+            ));
+            return Answer::Refused(Errno::EOPNOTSUPP);
+        }
+        Choice::Slots(group) => group,
         Choice::Elsewhere if asked.may_open => match slots.open(place, socket.as_fd(), asked.slot) {
             Ok(group) => group,
             Err(error) => {
@@ -143,6 +187,11 @@ fn place(
             Answer::Refused(Errno::EADDRINUSE)
         }
     }
+}
+
+/// Whether it calls the kernel as a 32-bit program does.
+fn is_foreign(notification: &Notification) -> bool {
+    matches!(notification.call, Call::ForeignBind { .. } | Call::PackedBind { .. })
 }
 
 fn put(asked: &Asked<'_>, socket: &OwnedFd, slot: BorrowedFd<'_>) -> io::Result<()> {

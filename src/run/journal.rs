@@ -17,6 +17,8 @@ pub(crate) enum Entry {
     Started { number: u64, pid: i32, slot: usize },
     /// It was live when this runner was started, and is.
     Resumed { number: u64, slot: usize },
+    /// The runner has executed itself anew.
+    Renewed { path: String },
     /// It gets all new connections.
     Live { number: u64, slot: usize },
     /// It gets a share of them.
@@ -41,6 +43,7 @@ impl Entry {
         match self {
             Self::Started { .. } => ("6d1f0c8b3a5e4f7c9b2d8e4a1c7f5b30", "generation-started"),
             Self::Resumed { .. } => ("7c52d9e0a4b34f1d8e6f03b7c91a5d28", "generation-resumed"),
+            Self::Renewed { .. } => ("f4d06e3a9b784c15a2e81d7c50b3964e", "runner-renewed"),
             Self::Live { .. } => ("b07e2f4d9c614a58a3f1d6e8c2b94705", "generation-live"),
             Self::Canary { .. } => ("1e9a7c35d84b42f6b5c08f3e6d2a9741", "generation-canary"),
             Self::Failed { .. } => ("c45b18e7f20a4d93865e7b1f9d3c0a62", "generation-failed"),
@@ -73,6 +76,9 @@ impl Entry {
             }
             Self::Resumed { number, slot } => {
                 format!("run: generation {number} on slot {slot} has outlived the runner, and serves on")
+            }
+            Self::Renewed { path } => {
+                format!("run: the runner is {path} as it is now; the programs have not noticed")
             }
             Self::Canary { percent } => format!("run: the new generation gets {percent} % of what is new"),
             Self::Failed { failure } => format!("run: failed: {failure}"),
@@ -146,6 +152,11 @@ impl Journal {
         Ok(Self { desk: Some(desk), written })
     }
 
+    /// One that nobody writes.
+    pub(crate) fn closed() -> Self {
+        Self { desk: None, written: sync_channel(0).1 }
+    }
+
     /// Writes an entry soon. One too many is lost: journald has been stuck for long then.
     pub(crate) fn write(&self, entry: Entry) {
         if let Some(desk) = &self.desk {
@@ -174,6 +185,7 @@ mod tests {
         let entries = [
             Entry::Started { number: 1, pid: 2, slot: 0 },
             Entry::Resumed { number: 1, slot: 0 },
+            Entry::Renewed { path: "x".into() },
             Entry::Live { number: 1, slot: 0 },
             Entry::Canary { percent: 10 },
             Entry::Failed { failure: failure.clone() },

@@ -2,13 +2,13 @@
 //! actions out.
 //!
 //! ```text
-//!            Ready           Probed          the time is up
-//!  Starting ------> Probing --------> Canary ----------------> Live ------> Draining ------> Stopping ---> gone
-//!     |   `-- without --probe --^        |       a newer one    |   is Empty, or     |  signalled  |
-//!     |       `----------- without --canary --------^  is Live  |   the time is up   |             |
-//!     |                   |              |                      |                    |             v
-//!     +-------------------+--------------+                      | Gone: crashed      +-- time -> Killed
-//!     | Gone, the time is up, the caller has gone               v
+//!            Ready           Probed                    the time is up
+//!  Starting ------> Probing --------> Settling -> Canary ------> Live ------> Draining ------> Stopping ---> gone
+//!     |   `-- without --probe --^          `-- none --^  a newer one |   is Empty, or   |  signalled  |
+//!     |                   |                |         |   is Live    |   the time is up |             |
+//!     |                   |                |         |              |                  |             v
+//!     +-------------------+----------------+---------+              | Gone: crashed    +-- time -> Killed
+//!     | Gone, the time is up, the caller has gone, ProbeFailed  v
 //!     v                                              started again in its slot, later and later
 //!   Failed: killed, and whoever asked is told why
 //! ```
@@ -21,6 +21,7 @@
 //! nobody's wish (the first, or after a crash) is an upgrade without an asker. It never does anything
 //! itself: no process, no socket, no clock; the time comes in with each event.
 
+mod kept;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,9 @@ mod words;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use self::kept::Kept;
+#[cfg(test)]
+pub(crate) use self::kept::{KeptGeneration, Phase};
 pub(crate) use self::words::{Action, Event, Limits, OnBusy};
 use crate::upgrade::{Failure, Reason};
 
@@ -54,6 +58,10 @@ pub(super) enum State {
     Probing {
         until: Instant,
     },
+    /// It could serve. Nobody has come to it yet: a program that cannot go on for long does not get that far.
+    Settling {
+        until: Instant,
+    },
     Canary {
         until: Instant,
     },
@@ -68,6 +76,8 @@ pub(super) enum State {
     },
     /// It was killed before it served.
     Failed(Failure),
+    /// The same, to make way for another start by the same wish.
+    Replaced,
     /// It was killed after it served.
     Killed,
 }
@@ -129,6 +139,11 @@ impl Machine {
         }
     }
 
+    /// Where new connections go.
+    pub(crate) fn home(&self) -> usize {
+        self.home
+    }
+
     /// The number and the slot of the live generation.
     pub(crate) fn live(&self) -> Option<(u64, usize)> {
         let live = self.generations.iter().find(|one| matches!(one.state, State::Live { .. }))?;
@@ -161,9 +176,14 @@ impl Machine {
         matches!(self.state(number), Some(State::Starting { .. }))
     }
 
-    /// Whether nobody in this generation needs to be waited for: it comes, or it is being killed.
+    /// Whether a share of the clients is its.
+    pub(crate) fn is_canary(&self, number: u64) -> bool {
+        matches!(self.state(number), Some(State::Canary { .. }))
+    }
+
+    /// Whether a generation is looked for that begins to wait on its sockets.
     pub(crate) fn hurries(&self) -> bool {
-        self.generations.iter().any(|one| !matches!(one.state, State::Live { .. } | State::Draining { .. }))
+        self.generations.iter().any(|one| matches!(one.state, State::Starting { .. }))
     }
 
     /// Those of which it matters whether they are empty.
@@ -200,10 +220,11 @@ impl Machine {
         match one.state {
             State::Starting { until }
             | State::Probing { until }
+            | State::Settling { until }
             | State::Canary { until }
             | State::Stopping { until } => Some(until),
             State::Draining { since } => Some(since + self.limits.drain),
-            State::Survivor | State::Live { .. } | State::Failed(_) | State::Killed => None,
+            State::Survivor | State::Live { .. } | State::Failed(_) | State::Replaced | State::Killed => None,
         }
     }
 
@@ -217,6 +238,7 @@ impl Machine {
     fn react(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Asked => self.asked(now),
+            Event::AskedAgain => self.asked_again(),
             Event::CallerGone => self.caller_gone(),
             Event::StartFailed { number, failure } => {
                 let gone = self.remove(number);
@@ -225,6 +247,10 @@ impl Machine {
             Event::Ready { number } => self.ready(number, now),
             Event::Probed { number } => match self.state(number) {
                 Some(State::Probing { .. }) => self.proven(number, now),
+                _ => vec![],
+            },
+            Event::ProbeFailed { number, why } => match self.state(number) {
+                Some(State::Canary { .. }) => self.give_up(number, Failure::new(Reason::Probe, why)),
                 _ => vec![],
             },
             Event::Empty { number } => match self.state(number) {
@@ -302,13 +328,25 @@ impl Machine {
         }
     }
 
-    /// It could serve: a share of the clients, or all of them.
+    /// It could serve. While another one does, it need not do so at once.
     fn proven(&mut self, number: u64, now: Instant) -> Vec<Action> {
+        if self.live().is_some() && !self.limits.settle.is_zero() {
+            self.turn(number, State::Settling { until: now + self.limits.settle });
+            return vec![];
+        }
+        self.settled(number, now)
+    }
+
+    /// It gets a share of the clients, or all of them.
+    fn settled(&mut self, number: u64, now: Instant) -> Vec<Action> {
         let live = self.live().filter(|_| self.wish == Some(Wish::Coming(number)) && self.limits.slots > 1);
         match (self.limits.canary, live, self.find(number)) {
             (Some((share, time)), Some((_, to)), Some(one)) => {
                 one.state = State::Canary { until: now + time };
-                vec![Action::Steer { slot: to, but: Some((one.slot, share)) }]
+                let slot = one.slot;
+                let mut actions = vec![Action::Steer { slot: to, but: Some((slot, share)) }];
+                actions.extend(self.limits.probe.then_some(Action::Probe { number, slot }));
+                actions
             }
             _ => self.go_live(number, now),
         }
@@ -343,7 +381,10 @@ impl Machine {
         let Some(gone) = self.remove(number) else { return vec![] };
         match gone.state.clone() {
             State::Failed(failure) => self.start_failed(&gone, failure, now),
-            State::Starting { .. } | State::Probing { .. } | State::Canary { .. } => {
+            State::Starting { .. }
+            | State::Probing { .. }
+            | State::Settling { .. }
+            | State::Canary { .. } => {
                 let detail =
                     format!("the new program {how} before it served; its last words are in the journal");
                 self.start_failed(&gone, Failure::new(Reason::Exited, detail), now)
@@ -353,6 +394,7 @@ impl Machine {
                 vec![Action::Retired { number, cut: false }]
             }
             State::Killed => vec![Action::Retired { number, cut: true }],
+            State::Replaced => vec![],
         }
     }
 
@@ -363,8 +405,9 @@ impl Machine {
         let pause = self.pause(now.saturating_duration_since(since) >= STABLE);
         self.restart = Some((slot, now + pause));
         let mut actions = vec![Action::Crashed { how, pause }];
-        // Who has passed everything but its time as a canary is better than nobody.
-        let canary = self.generations.iter().find(|one| matches!(one.state, State::Canary { .. }));
+        // Who has passed everything but its time is better than nobody.
+        let passed = |one: &&Generation| matches!(one.state, State::Settling { .. } | State::Canary { .. });
+        let canary = self.generations.iter().find(passed);
         if let Some(number) = canary.map(|one| one.number) {
             actions.extend(self.go_live(number, now));
         }

@@ -25,10 +25,20 @@
 //! | the live generation ends by itself | what is new waits in the queue of its slot; it is started again there, later and later |
 //! | the runner is killed, KillMode=process | the programs live on, and the next runner goes on with them; one that the FD store did not keep the live one for starts a generation beside them, and switches to it |
 //! | the runner is killed, any other KillMode= | PID 1 kills the programs, too, and starts the runner again; what is new waits |
+//! | the new `handover` is no good, found by its self-test | the old runner goes on, and says so; a reload upgrades the program all the same |
 //!
-//! What it cannot do: a program that binds through io_uring or with another ABI is not seen; a program
-//! that locks its data needs the serial strategy, in which clients wait; datagrams that were queued before
-//! the first steering are not passed on.
+//! The runner executes itself anew when its file has changed, at the beginning of the next reload or by
+//! `handover reload --runner`: the pid stays, and programs do not notice.
+//!
+//! A new generation has the environment, the limits, the umask, the nice level and the OOM score that the
+//! unit has by then: those of `handover reload`, which PID 1 starts with them. All else (User=, the sandbox,
+//! the folder, and the words behind ExecStart=) is the runner's, and changes when the service is restarted. A
+//! bound that the runner may not raise stays where it is.
+//!
+//! What it cannot do: a bind through an io_uring is not seen, and one by the 32-bit ABI is refused, both with
+//! the reason in words if the program does not get ready; only one seccomp listener can be above a program; a
+//! program that locks its data needs the serial strategy, in which clients wait; datagrams that were queued
+//! before the first steering are not passed on.
 //!
 //! This chapter never touches the old generation before the new one serves, never proxies what it can
 //! steer, never traces a program, and never prints.
@@ -47,12 +57,17 @@ mod options;
 mod probe;
 mod relay;
 mod runner;
+mod settings;
 mod slots;
+mod state;
 mod table;
 
 pub use self::options::{Busy, Options, Probe, Strategy};
 use crate::activation::ClaimError;
-use crate::upgrade::Failure;
+use crate::upgrade::{Failure, Reason};
+
+/// The system calls that a runner needs beyond `SystemCallFilter=@system-service`, systemd.exec(5).
+pub const NEEDED_CALLS: [&str; 2] = ["pidfd_getfd", "seccomp"];
 
 /// Why the runner ends.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +101,16 @@ pub fn run(options: Options) -> Result<(), Error> {
 /// [`Error`]: it cannot be started.
 pub fn explain(options: &Options) -> Result<String, Error> {
     Ok(on_a_runtime(explain::explain(options))??)
+}
+
+/// Finds out whether this program could go on where the runner is that has started it: `handover run
+/// --self-test`, which only a runner calls. To be called first thing in a process of its own.
+///
+/// # Errors
+/// [`Error`]: no runner has started it.
+pub fn self_test() -> Result<(), Error> {
+    let tested = runner::self_test(crate::activation::claim()?);
+    Ok(tested.map_err(|error| Failure::from_io(Reason::NoService, "tell the runner", &error))?)
 }
 
 fn on_a_runtime<T>(work: impl Future<Output = T>) -> Result<T, Error> {

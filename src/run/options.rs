@@ -55,6 +55,8 @@ pub struct Options {
     pub canary: Option<(u8, Duration)>,
     /// How long a generation may take until it serves.
     pub ready: Duration,
+    /// How long a new generation must go on, ready, before it gets clients from the old one.
+    pub settle: Duration,
     /// How long an old generation may drain.
     pub drain: Duration,
     /// Connections of an old generation that are silent for so long find their end; `None`: none do.
@@ -81,6 +83,7 @@ impl Options {
             probe: None,
             canary: None,
             ready: Duration::from_secs(30),
+            settle: Duration::from_millis(100),
             drain: Duration::from_secs(60),
             idle: None,
             stop_signal: None,
@@ -104,6 +107,7 @@ impl Options {
         Limits {
             slots: width,
             ready: self.ready,
+            settle: self.settle,
             drain: self.drain,
             stop: self.stop,
             // As long as a client may take for its part of a handshake, give or take a lost packet.

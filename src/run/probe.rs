@@ -20,7 +20,7 @@ use crate::sys::steer::{Steering, Who};
 /// How long one try may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How soon to look again whether a connection was accepted.
+/// How soon to look again whether a connection was accepted, of which nobody is told. Each try ends in time.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Most bytes of an answer's first line.
@@ -36,8 +36,8 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     /// One of the group's sockets.
     pub(crate) group: OwnedFd,
-    /// The slot that everybody else's connections go to.
-    pub(crate) home: u32,
+    /// Where everybody else's connections go.
+    pub(crate) others: Steering,
     /// The slot to be probed, and the inode of its socket.
     pub(crate) slot: u32,
     pub(crate) inode: u64,
@@ -62,7 +62,7 @@ impl Target {
 
     fn steer(&self, who: Who) -> io::Result<()> {
         use std::os::fd::AsFd;
-        Steering { to: self.home, but: Some((who, self.slot)) }.attach(self.group.as_fd())
+        self.others.but(who, self.slot).attach(self.group.as_fd())
     }
 
     /// A connection that was steered to the new slot.

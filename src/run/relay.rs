@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
@@ -22,9 +24,16 @@ use crate::sys::{adopt, seqpacket};
 #[derive(Debug, Default)]
 pub(crate) struct Relays {
     at_work: HashMap<(usize, usize), AbortHandle>,
+    /// How many connections are being passed on.
+    passing: Arc<AtomicUsize>,
 }
 
 impl Relays {
+    /// How many connections are being passed on.
+    pub(crate) fn passing(&self) -> usize {
+        self.passing.load(Ordering::Relaxed)
+    }
+
     /// Looks after all slots but the `taken` ones from now on; `told` hears the slot at which something
     /// waited. Connections that are being passed on go on in any case.
     pub(crate) fn tend(&mut self, slots: &Slots, taken: &[usize], told: &UnboundedSender<usize>) {
@@ -39,9 +48,10 @@ impl Relays {
             let Some(place) = group.place.filter(|place| place.kind == Kind::Stream) else { continue };
             for slot in (0..group.len()).filter(|slot| !taken.contains(slot)) {
                 let Ok(socket) = group.socket(slot).try_clone_to_owned() else { continue };
-                let told = told.clone();
+                let (told, passing) = (told.clone(), Arc::clone(&self.passing));
                 self.at_work.entry((at, slot)).or_insert_with(|| {
-                    let task = async move { accept(socket, reachable(place.address), slot, &told).await };
+                    let to = reachable(place.address);
+                    let task = async move { accept(socket, to, &passing, || told.send(slot).is_ok()).await };
                     tokio::spawn(task).abort_handle()
                 });
             }
@@ -53,8 +63,8 @@ impl Relays {
 async fn accept(
     listener: OwnedFd,
     to: SocketAddr,
-    slot: usize,
-    told: &UnboundedSender<usize>,
+    passing: &Arc<AtomicUsize>,
+    tell: impl Fn() -> bool,
 ) -> io::Result<()> {
     // Nobody else accepts here, so it may be what it needs to be.
     adopt::set_nonblocking(listener.as_fd())?;
@@ -62,9 +72,17 @@ async fn accept(
     loop {
         let client = listener.try_when_readable(seqpacket::accept).await?;
         let client = TcpStream::from_std(client.into())?;
-        // Who is told may have ended.
-        let _ = told.send(slot);
-        tokio::spawn(pass_on(client, to));
+        if !tell() {
+            return Ok(());
+        }
+        passing.fetch_add(1, Ordering::Relaxed);
+        let passed = scopeguard::guard(Arc::clone(passing), |passing| {
+            passing.fetch_sub(1, Ordering::Relaxed);
+        });
+        tokio::spawn(async move {
+            let _ = pass_on(client, to).await;
+            drop(passed);
+        });
     }
 }
 

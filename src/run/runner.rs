@@ -4,8 +4,14 @@
 //! One loop owns every transition. It never decides what follows from what: the machine does.
 
 mod act;
+mod ask;
+mod begin;
 mod kept;
 mod look;
+mod renew;
+
+pub(crate) use self::begin::run;
+pub(crate) use self::renew::self_test;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -14,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use self::kept::Left;
+use self::renew::Renewal;
 use super::fence::Ground;
 use super::generation::{Fact, Generation, reap};
 use super::intercept::{self, Asked};
@@ -22,11 +28,11 @@ use super::journal::{Entry, Journal};
 use super::machine::{Event, Machine};
 use super::options::Options;
 use super::relay::Relays;
+use super::settings::Settings;
 use super::slots::Slots;
-use crate::activation::Inherited;
-use crate::notify::{Message, Notifier, Watchdog};
+use crate::notify::{Message, Notifier};
 use crate::sys::steer::Steering;
-use crate::upgrade::callers::Callers;
+use crate::upgrade::callers::{Callers, Wanted};
 use crate::upgrade::channel::{AsyncChannel, ReceiveError};
 use crate::upgrade::message::Request;
 use crate::upgrade::{Failure, Reason};
@@ -62,6 +68,16 @@ pub(crate) struct Runner {
     told_live: Option<u64>,
     /// The name under which PID 1 keeps the live generation.
     live_name: Option<String>,
+    /// What new generations run with, if not with what the runner does.
+    settings: Option<Settings>,
+    /// The same for the one that somebody has just asked for.
+    fresh_settings: Option<Settings>,
+    /// PID 1 was told RELOADING=1, and waits for READY=1.
+    reloading: bool,
+    /// The runner is about to execute itself anew.
+    renewal: Option<Renewal>,
+    /// Where new connections go, but for those of probes.
+    steering: Steering,
     /// What the last upgrade failed with.
     last_failure: Option<Failure>,
     status: String,
@@ -85,93 +101,14 @@ enum Heard {
     Child,
     Stop,
     Hangup,
-    Caller(AsyncChannel),
+    Caller(AsyncChannel, Wanted),
     CallerGone,
     Time,
 }
 
-/// Runs the service until it is told to stop. Needs a tokio runtime with I/O and time, and a process of
-/// its own: it becomes the parent of orphans, and catches signals.
-///
-/// Errors: why the service could not start, or must end.
-pub(crate) async fn run(options: Options, mut inherited: Inherited) -> Result<(), Failure> {
-    let system = |what: &'static str| move |error: io::Error| Failure::from_io(Reason::Spawn, what, &error);
-    let journal = Journal::open().map_err(system("start a thread"))?;
-    let warn = |what: String| journal.write(Entry::Warning { what });
-    crate::sys::other::adopt_orphans().map_err(system("become the parent of orphans"))?;
-    let notifier = Notifier::from_env().map_err(|error| Failure::new(Reason::Commit, error.to_string()))?;
-    let slots = Slots::of(&mut inherited, options.slots).map_err(system("look at what was passed"))?;
-    let ground = Ground::find().inspect_err(|why| {
-        warn(format!("generations are process groups, and programs may leave theirs: {why} (Delegate=yes?)"));
-    });
-    let ground = ground.ok();
-    for shared in slots.shared() {
-        warn(format!(
-            "{shared} can have no second socket: all generations accept from it, the old one must stop by \
-             itself at its signal, and loses what it had accepted and not answered if it does not finish that"
-        ));
-    }
-    let (tell, facts) = mpsc::unbounded_channel();
-    let left = Left::find(&mut inherited, ground.as_ref(), &slots, &tell);
-    let shared = !slots.shared().is_empty();
-    let (limits, now, others) = (options.limits(slots.width(), shared), Instant::now(), left.others());
-    let slot = left.live.map_or_else(|| first_slot(&slots, &left.generations), |(_, slot)| slot);
-    // Whoever serves without our knowing goes on to be served.
-    if left.live.is_some() || others.is_empty() {
-        slots.steer(Steering::to(u32::try_from(slot).unwrap_or(0))).map_err(system("steer the slots"))?;
-    }
-    let machine = match left.live {
-        Some(live) => Machine::resume(limits, live, &others, now),
-        None => Machine::new(limits, slot, &others, now),
-    };
-    if let Ok(Some(watchdog)) = Watchdog::from_env() {
-        let notifier =
-            Notifier::from_env().map_err(|error| Failure::new(Reason::Commit, error.to_string()))?;
-        tokio::spawn(async move { watchdog.feed(&notifier).await });
-    }
-    let (tell_relayed, relayed) = mpsc::unbounded_channel();
-    let mut ears = Ears::open(facts, relayed).map_err(system("catch signals"))?;
-    let mut runner = Runner {
-        options,
-        slots,
-        machine,
-        generations: left.generations,
-        live_name: left.live_name,
-        ground,
-        notifier,
-        journal,
-        relays: Relays::default(),
-        callers: Callers::open(None).map_err(system("open the control socket"))?,
-        asking: None,
-        waiting: None,
-        probes: HashMap::new(),
-        tell,
-        tell_relayed,
-        next_look: Instant::now(),
-        relayed: Vec::new(),
-        trouble: None,
-        told_live: None,
-        last_failure: None,
-        status: String::new(),
-        end: None,
-    };
-    runner.serve(&mut ears).await
-}
-
-/// Where the first generation goes: where most wait, of the slots that nobody has; else where the oldest is.
-fn first_slot(slots: &Slots, survivors: &BTreeMap<u64, Generation>) -> usize {
-    let is_free = |slot: &usize| survivors.values().all(|one| one.slot != *slot);
-    let free = Some(slots.fullest()).filter(is_free).or_else(|| (0..slots.width()).find(is_free));
-    free.or_else(|| survivors.values().next().map(|oldest| oldest.slot)).unwrap_or(0)
-}
-
 impl Runner {
-    async fn serve(&mut self, ears: &mut Ears) -> Result<(), Failure> {
-        let mut events = VecDeque::from([Event::Tick]);
-        if let Some((number, slot)) = self.machine.live() {
-            self.journal.write(Entry::Resumed { number, slot });
-            self.say_ready().await;
-        }
+    async fn serve(&mut self, ears: &mut Ears, events: Vec<Event>) -> Result<(), Failure> {
+        let mut events = VecDeque::from(events);
         loop {
             while let Some(event) = events.pop_front() {
                 for action in self.machine.handle(event, Instant::now()) {
@@ -183,10 +120,14 @@ impl Runner {
             }
             self.tend();
             self.tell_status().await;
+            events.extend(self.renew(ears).await);
+            if !events.is_empty() {
+                continue;
+            }
             let until = self.machine.wake_at().map_or(self.next_look, |at| at.min(self.next_look));
             let heard = tokio::select! { biased;
                 heard = ears.next() => heard,
-                caller = self.callers.next() => Heard::Caller(caller),
+                (caller, wanted) = self.callers.next() => Heard::Caller(caller, wanted),
                 () = gone(self.waiting.as_ref()) => Heard::CallerGone,
                 () = tokio::time::sleep_until(until.into()) => Heard::Time,
             };
@@ -210,11 +151,8 @@ impl Runner {
                 let _ = self.notifier.notify(&Message::stopping(), PATIENCE).await;
                 vec![Event::Terminate]
             }
-            Heard::Hangup => vec![Event::Asked],
-            Heard::Caller(caller) => {
-                self.asking = Some(caller);
-                vec![Event::Asked]
-            }
+            Heard::Hangup => self.called(None, Wanted::Upgrade).await,
+            Heard::Caller(caller, wanted) => self.called(Some(caller), wanted).await,
             Heard::CallerGone => {
                 self.waiting = None;
                 vec![Event::CallerGone]
@@ -249,10 +187,7 @@ impl Runner {
                 self.look_soon();
                 vec![]
             }
-            Fact::Silent => {
-                self.look_soon();
-                vec![]
-            }
+            Fact::Silent => self.look(),
             Fact::Ended(number) => {
                 if let Some(generation) = self.generations.get_mut(&number) {
                     generation.ended = Some("ended".into());
@@ -271,6 +206,9 @@ impl Runner {
                 if word.ready { vec![Event::Ready { number }] } else { vec![] }
             }
             Fact::Probed(number, Ok(())) => vec![Event::Probed { number }],
+            Fact::Probed(number, Err(why)) if self.machine.is_canary(number) => {
+                vec![Event::ProbeFailed { number, why }]
+            }
             Fact::Probed(number, Err(why)) => {
                 if let Some(generation) = self.generations.get_mut(&number) {
                     generation.probe_trouble = Some(why);
@@ -281,6 +219,7 @@ impl Runner {
                 self.run_probe(done);
                 vec![]
             }
+            Fact::Tested(result) => self.tested(result).await,
         }
     }
 
@@ -312,14 +251,17 @@ impl Ears {
         facts: mpsc::UnboundedReceiver<Fact>,
         relayed: mpsc::UnboundedReceiver<usize>,
     ) -> io::Result<Self> {
-        Ok(Self {
+        let this = Self {
             facts,
             relayed,
             child: signal(SignalKind::child())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-        })
+        };
+        // A runner that has executed itself anew has had them wait.
+        crate::sys::exec::let_signals_in()?;
+        Ok(this)
     }
 
     async fn next(&mut self) -> Heard {

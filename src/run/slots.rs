@@ -171,6 +171,19 @@ impl Slots {
         self.groups.iter().map(|group| (plain(group), group.socket(slot))).collect()
     }
 
+    /// All of them with the names under which they came, for another runner.
+    pub(crate) fn all(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        let name = |group: &Group, at: usize| {
+            if group.name.starts_with(OWN) { format!("{OWN}{at}") } else { group.name.clone() }
+        };
+        let mut all = Vec::new();
+        for group in &self.groups {
+            let sockets = group.sockets.iter().enumerate();
+            all.extend(sockets.map(|(at, socket)| (name(group, at), socket.as_fd())));
+        }
+        all
+    }
+
     /// The inodes of a slot.
     pub(crate) fn inodes(&self, slot: usize) -> HashSet<u64> {
         self.groups.iter().map(|group| group.inode(slot)).collect()

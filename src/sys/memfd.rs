@@ -264,10 +264,10 @@ fn make(name: &CStr, bytes: usize) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// A sealed memfd with these bytes, as a stranger could make one.
-#[cfg(any(test, fuzzing))]
+/// A memfd with these bytes, its size sealed; for tests as a stranger could make one.
+#[cfg(any(test, fuzzing, feature = "cli"))]
 pub(crate) fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let fd = make(c"stranger", bytes.len())?;
+    let fd = make(c"handover", bytes.len())?;
     let file = std::fs::File::from(fd);
     std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0)?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;

@@ -8,6 +8,8 @@
 
 pub(crate) mod adopt;
 pub(crate) mod dgram;
+#[cfg(feature = "cli")]
+pub(crate) mod exec;
 pub(crate) mod kind;
 #[cfg(feature = "cli")]
 pub(crate) mod listen;

@@ -1,8 +1,8 @@
 //! bind(2) and listen(2) of another program, asked about before they happen: seccomp_unotify(2).
 //!
 //! The filter is put on in the child, just before its program runs, and holds for all its descendants.
-//! It says ALLOW to every other call and to calls of a foreign ABI (32 bit), at the price of a few
-//! instructions. This is a way to be asked, not a fence: io_uring can bind unseen.
+//! It says ALLOW to every other call, at the price of a few instructions. This is a way to be asked, not a
+//! fence: through an io_uring a program can bind unseen, so that it makes one is told, and no more.
 //!
 //! What a notification says about another process is true while that process waits for the answer, so
 //! [`is_valid`] comes after whatever was looked at by its number.
@@ -21,6 +21,18 @@ const ARCH: u32 = 0xC000_003E;
 const ARCH: u32 = 0xC000_00B7;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ARCH: u32 = 0;
+
+/// The 32-bit ABI of the same machine: its AUDIT_ARCH_*, and the numbers of its bind and socketcall.
+#[cfg(target_arch = "aarch64")]
+const FOREIGN: (u32, u32, u32) = (0x4000_0028, 282, 102);
+#[cfg(not(target_arch = "aarch64"))]
+const FOREIGN: (u32, u32, u32) = (0x4000_0003, 361, 102);
+
+/// The first argument of socketcall(2) that means bind: SYS_BIND of linux/net.h.
+const PACKED_BIND: u32 = 2;
+
+/// What the numbers of the x32 ABI have beside those of x86-64: __X32_SYSCALL_BIT.
+const X32: u32 = 0x4000_0000;
 
 /// What a process wants to do, and waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +54,12 @@ pub(crate) enum Call {
     Bind { address: u64, len: u64 },
     /// listen(2).
     Listen,
+    /// io_uring_setup(2): what goes through that ring is never asked about.
+    Ring,
+    /// bind(2) by the 32-bit ABI of this machine.
+    ForeignBind { address: u64, len: u64 },
+    /// The same by its socketcall(2): the three arguments, of 32 bits each, are at `arguments` over there.
+    PackedBind { arguments: u64 },
 }
 
 /// What becomes of a call.
@@ -80,8 +98,13 @@ pub(crate) fn receive(listener: BorrowedFd<'_>) -> io::Result<Option<Notificatio
         done => done?,
     };
     let [number, address, len, ..] = asked.data.args;
-    let call = match c_long::from(asked.data.nr) {
+    let call = match c_long::from(asked.data.nr & !X32.cast_signed()) {
+        _ if asked.data.arch == FOREIGN.0 && asked.data.nr.cast_unsigned() == FOREIGN.2 => {
+            Call::PackedBind { arguments: address }
+        }
+        _ if asked.data.arch == FOREIGN.0 => Call::ForeignBind { address, len },
         libc::SYS_bind => Call::Bind { address, len },
+        libc::SYS_io_uring_setup => Call::Ring,
         _ => Call::Listen,
     };
     // The kernel takes the lower half of the register for an int.
@@ -170,18 +193,30 @@ fn put_on(flags: libc::c_ulong) -> Result<RawFd, Errno> {
     Ok(Errno::result(number)? as RawFd)
 }
 
-/// Asks about bind and listen of this ABI, and allows the rest. `seccomp_data` has the number of the
-/// call at 0 and the ABI at 4.
-fn program() -> [sock_filter; 7] {
+/// Asks about bind, listen and new rings, and allows the rest. `seccomp_data` has the number of the call
+/// at 0, the ABI at 4, and the lower half of the first argument at 16.
+fn program() -> [sock_filter; 17] {
     let statement = |code: u32, k: u32| sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let unless = |value: u32, jf: u8| sock_filter { jf, ..statement(BPF_JMP | BPF_JEQ | BPF_K, value) };
     let given = |value: u32, jt: u8| sock_filter { jt, ..statement(BPF_JMP | BPF_JEQ | BPF_K, value) };
+    let (foreign, foreign_bind, socketcall) = FOREIGN;
     [
         statement(BPF_LD | BPF_W | BPF_ABS, 4),
-        unless(ARCH, 3),
+        unless(ARCH, 7),
         statement(BPF_LD | BPF_W | BPF_ABS, 0),
-        given(libc::SYS_bind as u32, 2),
-        given(libc::SYS_listen as u32, 1),
+        given(libc::SYS_bind as u32, 12),
+        given(libc::SYS_listen as u32, 11),
+        given(libc::SYS_io_uring_setup as u32, 10),
+        given(libc::SYS_bind as u32 | X32, 9),
+        given(libc::SYS_listen as u32 | X32, 8),
+        statement(BPF_RET | BPF_K, libc::SECCOMP_RET_ALLOW),
+        // Here is the other ABI.
+        unless(foreign, 5),
+        statement(BPF_LD | BPF_W | BPF_ABS, 0),
+        given(foreign_bind, 4),
+        unless(socketcall, 2),
+        statement(BPF_LD | BPF_W | BPF_ABS, 16),
+        given(PACKED_BIND, 1),
         statement(BPF_RET | BPF_K, libc::SECCOMP_RET_ALLOW),
         statement(BPF_RET | BPF_K, libc::SECCOMP_RET_USER_NOTIF),
     ]
@@ -220,7 +255,7 @@ mod tests {
             environment: Vec::new(),
             fds: vec![theirs.as_fd()],
         };
-        let apart = Apart { cgroup: None, asked: Some(asked.as_fd()) };
+        let apart = Apart { cgroup: None, asked: Some(asked.as_fd()), ..Apart::default() };
         let child = spawn_apart(&program, apart).unwrap();
         drop((theirs, asked));
         let mut received = scm::receive(ours.as_fd(), &mut [0]).unwrap();

@@ -16,6 +16,8 @@
 #[cfg(feature = "cli")]
 mod apart;
 mod clone;
+#[cfg(feature = "cli")]
+mod conditions;
 mod environment;
 #[cfg(feature = "cli")]
 mod limits;
@@ -36,6 +38,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use self::apart::Prepared;
 #[cfg(feature = "cli")]
 pub(crate) use self::apart::{Apart, spawn_apart};
+#[cfg(feature = "cli")]
+pub(crate) use self::conditions::{Conditions, conditions_of};
 use self::environment::Environment;
 pub(crate) use self::environment::Variable;
 #[cfg(feature = "cli")]
@@ -251,7 +255,7 @@ fn errno_of(error: io::Error) -> Errno {
 }
 
 /// A null-terminated array of pointers into `strings`.
-fn pointers<'a>(strings: impl Iterator<Item = &'a CStr>) -> Vec<*const c_char> {
+pub(super) fn pointers<'a>(strings: impl Iterator<Item = &'a CStr>) -> Vec<*const c_char> {
     strings.map(CStr::as_ptr).chain([std::ptr::null()]).collect()
 }
 

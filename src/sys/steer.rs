@@ -21,8 +21,8 @@ use nix::errno::Errno;
 pub(crate) struct Steering {
     /// The place of everybody.
     pub(crate) to: u32,
-    /// Those who go somewhere else.
-    pub(crate) but: Option<(Who, u32)>,
+    /// Those who go somewhere else; the first that fits counts.
+    but: [Option<(Who, u32)>; 2],
 }
 
 /// Some of the new connections.
@@ -39,7 +39,12 @@ pub(crate) enum Who {
 impl Steering {
     /// All of them to one place.
     pub(crate) fn to(place: u32) -> Self {
-        Self { to: place, but: None }
+        Self { to: place, but: [None; 2] }
+    }
+
+    /// The same, but those go to another place, whoever else they are; two such exceptions are remembered.
+    pub(crate) fn but(self, who: Who, place: u32) -> Self {
+        Self { but: [Some((who, place)), self.but[0]], ..self }
     }
 
     /// Has the kernel steer the whole group of `socket` so, from now on and for as long as any socket of
@@ -66,21 +71,25 @@ impl Steering {
 
     /// The program. Offset 0 is behind the header of TCP or UDP; the network's begins at SKF_NET_OFF.
     fn program(self) -> Vec<sock_filter> {
-        let Some((who, place)) = self.but else { return vec![statement(BPF_RET | BPF_K, self.to)] };
-        let mut code = match who {
-            Who::Percent(share) => random(share),
-            Who::Address(address) => from(address, None),
-            Who::Source(source) => from(source.ip(), Some(source.port())),
-        };
-        // A test that fails jumps to the last statement, whatever lies between.
-        let end = code.len();
-        for (at, step) in code.iter_mut().enumerate() {
-            if u32::from(step.code) & 7 == BPF_JMP {
-                step.jf = u8::try_from(end - at).unwrap_or(0);
+        let mut program = Vec::new();
+        for (who, place) in self.but.into_iter().flatten() {
+            let mut code = match who {
+                Who::Percent(share) => random(share),
+                Who::Address(address) => from(address, None),
+                Who::Source(source) => from(source.ip(), Some(source.port())),
+            };
+            // A test that fails jumps behind the statement that ends this, whatever lies between.
+            let end = code.len();
+            for (at, step) in code.iter_mut().enumerate() {
+                if u32::from(step.code) & 7 == BPF_JMP {
+                    step.jf = u8::try_from(end - at).unwrap_or(0);
+                }
             }
+            code.push(statement(BPF_RET | BPF_K, place));
+            program.extend(code);
         }
-        code.extend([statement(BPF_RET | BPF_K, place), statement(BPF_RET | BPF_K, self.to)]);
-        code
+        program.push(statement(BPF_RET | BPF_K, self.to));
+        program
     }
 }
 
@@ -185,7 +194,7 @@ mod tests {
             any.set_port(0);
             let own = member(family, SockType::Stream, any);
             let source: SocketAddr = TcpListener::from(own.try_clone().unwrap()).local_addr().unwrap();
-            let steering = Steering { to: 1, but: Some((Who::Source(source), 2)) };
+            let steering = Steering::to(1).but(Who::Source(source), 2);
             steering.attach(group[0].as_fd()).unwrap();
             let _clients: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
             {
@@ -201,7 +210,7 @@ mod tests {
         let group = group(AddressFamily::Inet6, "[::]:0");
         let port = group[0].local_addr().unwrap().port();
         let probe = "127.0.0.254".parse().unwrap();
-        Steering { to: 0, but: Some((Who::Address(probe), 1)) }.attach(group[0].as_fd()).unwrap();
+        Steering::to(0).but(Who::Address(probe), 1).attach(group[0].as_fd()).unwrap();
         let _others = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let own = member(AddressFamily::Inet, SockType::Stream, SocketAddr::new(probe, 0));
         {
@@ -217,7 +226,7 @@ mod tests {
         let group = group(AddressFamily::Inet, "127.0.0.1:0");
         let address = group[0].local_addr().unwrap();
         for (share, range) in [(0, 0..=0), (30, 10..=50), (100, 100..=100)] {
-            Steering { to: 0, but: Some((Who::Percent(share), 1)) }.attach(group[0].as_fd()).unwrap();
+            Steering::to(0).but(Who::Percent(share), 1).attach(group[0].as_fd()).unwrap();
             let (mut ours, mut theirs) = (0, 0);
             for _ in 0..100 {
                 let _client = TcpStream::connect(address).unwrap();
@@ -227,6 +236,19 @@ mod tests {
             assert_eq!(ours + theirs, 100);
             assert!(range.contains(&theirs), "{theirs} for {share}");
         }
+    }
+
+    #[test]
+    fn an_exception_comes_before_those_that_were_made_earlier() {
+        let group = group(AddressFamily::Inet, "127.0.0.1:0");
+        let address = group[0].local_addr().unwrap();
+        let steering = Steering::to(0).but(Who::Percent(100), 1);
+        steering.but(Who::Address("127.0.0.9".parse().unwrap()), 2).attach(group[0].as_fd()).unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        assert_eq!(waiting(&group), [0, 1, 0]);
+        steering.but(Who::Address("127.0.0.1".parse().unwrap()), 2).attach(group[0].as_fd()).unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        assert_eq!(waiting(&group), [0, 0, 1]);
     }
 
     #[test]

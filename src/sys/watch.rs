@@ -55,6 +55,37 @@ impl Watched {
     }
 }
 
+/// A file of the kernel's that tells of changes as poll(2) has it: POLLPRI until it is read again, as
+/// `cgroup.events` of cgroups(7).
+#[cfg(feature = "cli")]
+#[derive(Debug)]
+pub(crate) struct Told(AsyncFd<OwnedFd>);
+
+#[cfg(feature = "cli")]
+impl Told {
+    /// Hands `file` to the reactor of the runtime this runs on.
+    ///
+    /// Errors: EPERM for a file that tells nothing.
+    pub(crate) fn new(file: OwnedFd) -> io::Result<Self> {
+        // SAFETY: as in `Watched::new`.
+        let told = unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) };
+        Ok(Self(told.map_err(io::Error::from)?))
+    }
+
+    /// Waits until `is_so` of what the file says, now or later. Cancel safe.
+    pub(crate) async fn until(&self, is_so: impl Fn(&str) -> bool) -> io::Result<()> {
+        loop {
+            let mut bytes = [0; 256];
+            let len = nix::sys::uio::pread(self.0.get_ref(), &mut bytes, 0)?;
+            if is_so(&String::from_utf8_lossy(&bytes[..len])) {
+                return Ok(());
+            }
+            // What changes from here on is told: the kernel counts from the last reading.
+            self.0.ready(Interest::PRIORITY).await?.clear_ready();
+        }
+    }
+}
+
 impl AsFd for Watched {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.get_ref().as_fd()

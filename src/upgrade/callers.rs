@@ -2,7 +2,7 @@
 //!
 //! An upgrade waits for nobody here: another user is turned away at once, a caller who says nothing
 //! is dropped after a moment, and of too many silent ones the oldest goes first, unless it has spoken
-//! meanwhile. Nothing in here starts an upgrade.
+//! meanwhile. Nothing in here starts an upgrade, and only a runner is told of who wants less than that.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,12 +21,24 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// How many may be silent at a time.
 const SILENT: usize = 16;
 
+/// What a caller wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// An upgrade of the service.
+    Upgrade,
+    /// That a runner executes itself anew.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "there are no runners without it"))]
+    Renewal,
+}
+
 /// The control socket and whoever has connected to it.
 #[derive(Debug)]
 pub(crate) struct Callers {
     listener: Watched,
     /// The process that this one took over from.
     after: Option<i32>,
+    /// This process is a runner.
+    is_runner: bool,
     /// Who has not spoken yet, and until when it may; the oldest first.
     silent: VecDeque<(AsyncChannel, Instant)>,
 }
@@ -35,11 +47,24 @@ impl Callers {
     /// Opens the control socket of a process that takes over from `after`, if from any.
     pub(crate) fn open(after: Option<i32>) -> io::Result<Self> {
         let listener = Watched::new(control::open(after)?)?;
-        Ok(Self { listener, after, silent: VecDeque::new() })
+        Ok(Self { listener, after, is_runner: false, silent: VecDeque::new() })
+    }
+
+    /// Those of a runner; on the control socket that it had before it executed itself anew, if it did.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of_runner(before: Option<std::os::fd::OwnedFd>) -> io::Result<Self> {
+        let listener = Watched::new(before.map_or_else(|| control::open(None), Ok)?)?;
+        Ok(Self { listener, after: None, is_runner: true, silent: VecDeque::new() })
+    }
+
+    /// The control socket.
+    #[cfg(feature = "cli")]
+    pub(crate) fn socket(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.listener)
     }
 
     /// The next one who asks for an upgrade. Cancel safe.
-    pub(crate) async fn next(&mut self) -> AsyncChannel {
+    pub(crate) async fn next(&mut self) -> (AsyncChannel, Wanted) {
         loop {
             let patience = self.silent.front().map(|(_, until)| *until);
             let spoken = tokio::select! {
@@ -81,14 +106,23 @@ impl Callers {
     }
 
     /// Hears what a caller wants; gives it back if that is an upgrade that is still to be.
-    fn understand(&self, caller: AsyncChannel, request: Request) -> Option<AsyncChannel> {
+    fn understand(&self, caller: AsyncChannel, request: Request) -> Option<(AsyncChannel, Wanted)> {
         let answer = match request {
-            Request::Upgrade { version: VERSION, main } if self.after != Some(main) => return Some(caller),
+            Request::Upgrade { version: VERSION, main } if self.after != Some(main) => {
+                return Some((caller, Wanted::Upgrade));
+            }
+            Request::Renew { version: VERSION, .. } if self.is_runner => {
+                return Some((caller, Wanted::Renewal));
+            }
             // It was told of our predecessor, just before that handed over to us.
             Request::Upgrade { version: VERSION, .. } => {
                 Answer::Switched { pid: std::process::id().cast_signed() }
             }
-            Request::Upgrade { version, .. } => {
+            Request::Renew { version: VERSION, .. } => {
+                let detail = "the service is no `handover run`, and has no runner that could be renewed";
+                Answer::Failed(Failure::new(Reason::NoService, detail))
+            }
+            Request::Upgrade { version, .. } | Request::Renew { version, .. } => {
                 let detail =
                     format!("`handover reload` speaks version {version}, the service version {VERSION}");
                 Answer::Failed(Failure::new(Reason::Protocol, detail))
@@ -133,7 +167,7 @@ mod tests {
     }
 
     async fn assert_heard(callers: &mut Callers, speaker: &Channel) {
-        let heard = tokio::time::timeout(SILENCE / 2, callers.next()).await.unwrap();
+        let (heard, _) = tokio::time::timeout(SILENCE / 2, callers.next()).await.unwrap();
         heard.send(&Answer::Switched { pid: 7 }, &[]).unwrap();
         assert_eq!(speaker.receive_now::<Answer>().unwrap().message, Answer::Switched { pid: 7 });
     }

@@ -52,11 +52,34 @@ pub fn reload(main_pid: i32) -> Result<i32, Failure> {
     Err(failure)
 }
 
+/// Has the runner whose process is `main_pid` execute itself anew, from the file that is there now; the
+/// programs that it runs do not notice. Its pid.
+///
+/// Blocks until the new one has taken over, or has been found to be no good: the old one goes on then.
+///
+/// Errors: why that is so; `NoService` for a service without a runner.
+#[cfg(feature = "cli")]
+pub(crate) fn renew(main_pid: i32) -> Result<i32, Failure> {
+    let (control, answer) = ask(main_pid, &Request::Renew { version: VERSION, main: main_pid })?;
+    let answer = match answer.message {
+        Answer::Begun => hear(&control, OUTCOME)?.message,
+        other => other,
+    };
+    match answer {
+        Answer::Switched { pid } => Ok(pid),
+        Answer::Failed(failure) => Err(failure),
+        other => Err(unexpected(&other)),
+    }
+}
+
 /// Does everything; the last answer of the main process, if it came to that.
 fn converse(main_pid: i32) -> Result<Answer, Failure> {
-    let (control, answer) = match ask(main_pid) {
+    let request = Request::Upgrade { version: VERSION, main: main_pid };
+    let (control, answer) = match ask(main_pid, &request) {
         // It handed over before it took us in: whoever has the service now knows.
-        Err(failure) if failure.reason == Reason::PredecessorLost => ask(main_pid).map_err(|_| failure)?,
+        Err(failure) if failure.reason == Reason::PredecessorLost => {
+            ask(main_pid, &request).map_err(|_| failure)?
+        }
         answered => answered?,
     };
     let (grant, fds) = match answer {
@@ -74,10 +97,10 @@ fn converse(main_pid: i32) -> Result<Answer, Failure> {
     Ok(hear(&control, OUTCOME)?.message)
 }
 
-/// Asks for the upgrade; the first answer, and the channel it came from.
-fn ask(main: i32) -> Result<(Channel, Delivery<Answer>), Failure> {
+/// Asks for something; the first answer, and the channel it came from.
+fn ask(main: i32, request: &Request) -> Result<(Channel, Delivery<Answer>), Failure> {
     let control = control::find(main, ANSWER)?;
-    say(&control, &Request::Upgrade { version: VERSION, main })?;
+    say(&control, request)?;
     let answer = hear(&control, ANSWER)?;
     Ok((control, answer))
 }

@@ -29,6 +29,8 @@ pub(crate) enum Request {
     Failed(Failure),
     /// I could not be executed, and end.
     NotExecuted { errno: i32 },
+    /// Execute yourself anew, and leave the programs that you run as they are: for a runner only.
+    Renew { version: u16, main: i32 },
 }
 
 /// From the main process to `handover reload`.
@@ -179,6 +181,7 @@ impl Message for Request {
             Self::Spawned { pid } => Writer::new(2).pid(*pid),
             Self::Failed(failure) => Writer::new(3).failure(failure),
             Self::NotExecuted { errno } => Writer::new(4).pid(*errno),
+            Self::Renew { version, main } => Writer::new(5).number(u64::from(*version)).pid(*main),
         }
         .0
     }
@@ -190,6 +193,7 @@ impl Message for Request {
             2 => Self::Spawned { pid: reader.pid()? },
             3 => Self::Failed(reader.failure()?),
             4 => Self::NotExecuted { errno: reader.pid()? },
+            5 => Self::Renew { version: reader.version()?, main: reader.pid()? },
             number => return Err(Garbled::Unknown { what: "request", number }),
         };
         reader.end(message)

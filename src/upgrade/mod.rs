@@ -59,4 +59,6 @@ pub(crate) mod successor;
 
 pub use self::failure::{Failure, Reason};
 pub use self::helper::reload;
+#[cfg(feature = "cli")]
+pub(crate) use self::helper::renew;
 pub use self::message::Draining;

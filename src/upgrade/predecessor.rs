@@ -99,7 +99,7 @@ impl Predecessor {
             said = hear::<Report>(link) => self.link_event(said),
             said = hear::<Request>(self.helper.as_ref()) => Some(self.helper_event(said)),
             () = gone(self.successor.as_ref()) => self.last_words(),
-            caller = self.callers.next() => {
+            (caller, _) = self.callers.next() => {
                 self.asking = Some(caller);
                 Some(Event::Asked { by: By::Helper, draining })
             }
@@ -303,7 +303,7 @@ impl Predecessor {
             Ok(Delivery { message: Request::NotExecuted { errno }, .. }) => {
                 Event::SpawnFailed(self.not_executed(&io::Error::from_raw_os_error(errno)))
             }
-            Ok(Delivery { message: Request::Upgrade { .. }, .. }) => {
+            Ok(Delivery { message: Request::Upgrade { .. } | Request::Renew { .. }, .. }) => {
                 wrong("`handover reload` asked twice on one connection".into())
             }
             Err(ReceiveError::Garbled(error)) => {

@@ -13,6 +13,7 @@ impl Machine {
         let mut actions = Vec::new();
         for (number, state) in due {
             actions.extend(match state {
+                State::Settling { .. } => self.settled(number, now),
                 State::Canary { .. } => self.go_live(number, now),
                 State::Draining { .. } => self.stop(number, self.limits.stop, now),
                 State::Stopping { .. } => {
@@ -43,7 +44,7 @@ impl Machine {
         }
         let all: Vec<_> = self.generations.iter().map(|one| (one.number, one.state.clone())).collect();
         for (number, state) in all {
-            if !matches!(state, State::Stopping { .. } | State::Failed(_) | State::Killed) {
+            if !matches!(state, State::Stopping { .. } | State::Failed(_) | State::Replaced | State::Killed) {
                 actions.extend(self.stop(number, self.limits.stop, now));
             }
         }
@@ -89,6 +90,31 @@ impl Machine {
             self.restart = Some((self.home, now + pause));
         }
         actions
+    }
+
+    /// Whoever asked first did not know all: what has been started makes way, and is started again.
+    pub(super) fn asked_again(&mut self) -> Vec<Action> {
+        let mut actions = vec![Action::Hold];
+        if let Some(Wish::Coming(number)) = self.wish.filter(|_| !self.stopping) {
+            actions.push(Action::Kill { number });
+            if matches!(self.state(number), Some(State::Canary { .. })) {
+                actions.extend(self.steer_back());
+            }
+            self.turn(number, State::Replaced);
+            self.wish = Some(Wish::Queued);
+        }
+        actions
+    }
+
+    /// Whether an upgrade is under way that could begin again.
+    pub(crate) fn could_begin_again(&self) -> bool {
+        let is_being_killed =
+            |number| matches!(self.state(number), Some(State::Failed(_) | State::Killed) | None);
+        match self.wish {
+            Some(Wish::Coming(number)) => !self.stopping && !is_being_killed(number),
+            Some(Wish::Queued) => !self.stopping,
+            None => false,
+        }
     }
 
     /// Starts the generation that somebody waits for.
@@ -137,7 +163,12 @@ impl Machine {
         let comes = |one: &Generation| {
             matches!(
                 one.state,
-                State::Starting { .. } | State::Probing { .. } | State::Canary { .. } | State::Failed(_)
+                State::Starting { .. }
+                    | State::Probing { .. }
+                    | State::Settling { .. }
+                    | State::Canary { .. }
+                    | State::Failed(_)
+                    | State::Replaced
             )
         };
         self.generations.iter().any(comes)

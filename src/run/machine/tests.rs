@@ -6,6 +6,7 @@ use proptest::prelude::*;
 const LIMITS: Limits = Limits {
     slots: 3,
     ready: Duration::from_secs(30),
+    settle: Duration::ZERO,
     drain: Duration::from_secs(60),
     stop: Duration::from_secs(10),
     linger: Duration::from_secs(1),
@@ -125,6 +126,41 @@ fn a_canary_has_a_share_until_its_time_is_up_and_none_if_it_fails() {
     rig.hear(Event::Asked);
     assert_eq!(rig.make_ready(3), [share]);
     assert_eq!(rig.pass(Duration::from_secs(30)), [everybody_to(1), Action::Switched { number: 3 }]);
+}
+
+#[test]
+fn a_canary_that_does_not_pass_its_probe_any_more_loses_its_share_at_once() {
+    let canary = Some((10, Duration::from_secs(30)));
+    let mut rig = Rig::serving(Limits { canary, probe: true, ..LIMITS });
+    rig.hear(Event::Asked);
+    let share = Action::Steer { slot: 0, but: Some((1, 10)) };
+    let probe = Action::Probe { number: 2, slot: 1 };
+    assert_eq!(rig.make_ready(2), [probe.clone(), share, probe]);
+    let failed = Event::ProbeFailed { number: 2, why: "404".into() };
+    assert_eq!(rig.hear(failed), [Action::Kill { number: 2 }, everybody_to(0)]);
+    assert_eq!(failed_with(&rig.gone(2)), Some(Reason::Probe));
+}
+
+#[test]
+fn a_new_one_gets_no_client_before_it_has_settled_and_none_if_it_ends_before() {
+    let settle = Duration::from_millis(100);
+    let mut rig = Rig::serving(Limits { settle, ..LIMITS });
+    rig.hear(Event::Asked);
+    assert_eq!(rig.make_ready(2), []);
+    assert_eq!(failed_with(&rig.gone(2)), Some(Reason::Exited));
+    rig.hear(Event::Asked);
+    rig.make_ready(3);
+    assert_eq!(rig.pass(settle), [everybody_to(1), Action::Switched { number: 3 }]);
+}
+
+#[test]
+fn what_a_signal_began_makes_way_for_who_knows_more() {
+    let mut rig = Rig::serving(LIMITS);
+    rig.hear(Event::Asked);
+    assert!(rig.machine.could_begin_again());
+    assert_eq!(rig.hear(Event::AskedAgain), [Action::Hold, Action::Kill { number: 2 }]);
+    assert_eq!(rig.gone(2), [Action::Start { number: 3, slot: 1 }]);
+    assert_eq!(rig.make_ready(3), [everybody_to(1), Action::Switched { number: 3 }]);
 }
 
 #[test]
@@ -272,7 +308,8 @@ fn choices() -> impl Strategy<Value = Limits> {
     (1..4_usize, any::<[bool; 4]>(), on_busy).prop_map(
         |(slots, [probe, canary, signal_first, serial], on_busy)| {
             let canary = canary.then_some((10, Duration::from_secs(5)));
-            Limits { slots, probe, canary, signal_first, serial, on_busy, ..LIMITS }
+            let settle = Duration::from_millis(if probe { 100 } else { 0 });
+            Limits { slots, probe, settle, canary, signal_first, serial, on_busy, ..LIMITS }
         },
     )
 }
@@ -299,6 +336,11 @@ proptest! {
                     (0, Event::Tick)
                 }
             };
+            if let Some(kept) = rig.machine.keep(rig.now) {
+                let next = Machine::revive(limits, &kept, rig.now);
+                prop_assert_eq!(next.keep(rig.now), Some(kept));
+                rig.machine = next;
+            }
             let gone = event == Event::CallerGone;
             let actions = rig.hear(event);
             for action in &actions {

@@ -22,6 +22,8 @@ pub(crate) struct Limits {
     pub(crate) slots: usize,
     /// How long a generation may take until it serves.
     pub(crate) ready: Duration,
+    /// How long a new one goes on without clients before it gets any.
+    pub(crate) settle: Duration,
     /// How long one may drain.
     pub(crate) drain: Duration,
     /// How long one may take after its signal.
@@ -45,6 +47,8 @@ pub(crate) struct Limits {
 pub(crate) enum Event {
     /// An upgrade is wanted.
     Asked,
+    /// The upgrade that is under way is to begin again, for somebody who knows more about it.
+    AskedAgain,
     /// Who wanted it has gone.
     CallerGone,
     /// A generation could not be started; nothing of it is there.
@@ -53,6 +57,8 @@ pub(crate) enum Event {
     Ready { number: u64 },
     /// It passed the probe.
     Probed { number: u64 },
+    /// One that had passed it does not pass the probe any more.
+    ProbeFailed { number: u64, why: String },
     /// It serves nobody any more, and nobody waits for it.
     Empty { number: u64 },
     /// Nothing of it is left; `how` is how its main process ended.
@@ -68,7 +74,8 @@ pub(crate) enum Event {
 pub(crate) enum Action {
     /// Start a generation in this slot.
     Start { number: u64, slot: usize },
-    /// Find out through the real port whether the one in this slot serves.
+    /// Find out through the real port whether the one in this slot serves; again and again, if it has a share
+    /// of the clients.
     Probe { number: u64, slot: usize },
     /// Send every new connection to this slot; but so many of a hundred to the other, if there is one.
     Steer { slot: usize, but: Option<(usize, u8)> },

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::super::address::Kind;
-use super::super::generation::{Fact, Generation};
+use super::super::generation::{Around, Fact, Generation};
 use super::super::journal::Entry;
 use super::super::machine::{Action, Event};
 use super::super::options::Probe;
@@ -19,6 +20,9 @@ use crate::upgrade::{Failure, Reason, status};
 
 /// How soon to probe again.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How soon to probe one again that has passed, and has a share of the clients.
+const PAUSE_OF_A_CANARY: Duration = Duration::from_millis(500);
 
 impl Runner {
     /// Does one thing; what comes of it at once.
@@ -43,7 +47,9 @@ impl Runner {
             }
             Action::Kill { number } => {
                 if let Some(generation) = self.generations.get_mut(&number) {
-                    generation.tasks.abort_all();
+                    if let Some(probe) = generation.probe.take() {
+                        probe.abort();
+                    }
                     generation.fence.kill();
                 }
                 // A probe may have steered for itself.
@@ -56,13 +62,19 @@ impl Runner {
                 self.answer(&Answer::Begun);
             }
             Action::Refuse(failure) => {
-                if let Some(caller) = self.asking.take() {
-                    let _ = caller.send(&Answer::Failed(failure.clone()), &[]);
+                match self.asking.take() {
+                    Some(caller) => drop(caller.send(&Answer::Failed(failure.clone()), &[])),
+                    None => self.end_reloading().await,
                 }
+                self.fresh_settings = None;
                 self.journal.write(Entry::Refused { failure });
             }
             Action::Switched { number } => {
                 self.last_failure = None;
+                self.settings = self.fresh_settings.take().or_else(|| self.settings.take());
+                // For PID 1 that is what a signal would ask for: it need not send one.
+                self.say_reloading().await;
+                self.end_reloading().await;
                 // Who hears the answer looks at the status next.
                 self.tell_status().await;
                 let main = self.generations.get(&number).and_then(|one| one.main.as_ref());
@@ -89,9 +101,10 @@ impl Runner {
     }
 
     fn start(&mut self, number: u64, slot: usize) -> Option<Event> {
-        let (command, ground) = (&self.options.command, self.ground.as_ref());
+        let settings = self.fresh_settings.as_ref().or(self.settings.as_ref());
+        let around = Around { ground: self.ground.as_ref(), settings, facts: &self.tell };
         self.trouble = None;
-        match Generation::start(number, slot, command, &self.slots, ground, &self.tell) {
+        match Generation::start(number, slot, &self.options.command, &self.slots, &around) {
             Ok(generation) => {
                 let pid = generation.main.as_ref().map_or(0, |main| main.pid());
                 self.generations.insert(number, generation);
@@ -104,9 +117,12 @@ impl Runner {
     }
 
     fn steer(&mut self, slot: usize, but: Option<(usize, u8)>) {
+        // A probe would steer for itself, by what was before.
+        self.generations.values_mut().filter_map(|one| one.probe.take()).for_each(|probe| probe.abort());
         let place = |slot: usize| u32::try_from(slot).unwrap_or(0);
-        let steering =
-            Steering { to: place(slot), but: but.map(|(other, share)| (Who::Percent(share), place(other))) };
+        let all = Steering::to(place(slot));
+        let steering = but.map_or(all, |(other, share)| all.but(Who::Percent(share), place(other)));
+        self.steering = steering;
         if let Err(error) = self.slots.steer(steering) {
             self.warn(format!("new connections cannot be steered to slot {slot}: {error}"));
         }
@@ -138,7 +154,8 @@ impl Runner {
         self.last_failure = Some(failure.clone());
         self.tell_status().await;
         self.answer(&Answer::Failed(failure));
-        self.waiting = None;
+        (self.waiting, self.fresh_settings) = (None, None);
+        self.end_reloading().await;
     }
 
     /// Keeps why a generation that is gone did not get ready, as far as that is known.
@@ -153,7 +170,10 @@ impl Runner {
             Some((Reason::Elsewhere, notes))
         } else {
             let words = self.slots.words();
-            Some((Reason::NeverReady, format!("nobody in it waits on all of its sockets ({words})")))
+            Some((
+                Reason::NeverReady,
+                format!("nobody in it waits on all of its sockets ({words}){}", generation.notes.suspicion()),
+            ))
         };
     }
 
@@ -189,8 +209,9 @@ impl Runner {
         }
     }
 
-    /// Probes a generation until it passes.
+    /// Probes a generation until it passes; one that has a share of the clients, until it does not.
     fn probe(&mut self, number: u64, slot: usize) {
+        let is_canary = self.machine.is_canary(number);
         let (Some(probe), Some(target)) = (self.options.probe.clone(), self.target(slot)) else {
             // There is no port to be probed.
             let _ = self.tell.send(Fact::Probed(number, Ok(())));
@@ -198,25 +219,25 @@ impl Runner {
         };
         let tell = self.tell.clone();
         let Some(generation) = self.generations.get_mut(&number) else { return };
-        generation.tasks.spawn(async move {
+        let handle = generation.tasks.spawn(async move {
+            // Back-off towards a program that starts; its deadline, or the canary's, ends it.
             loop {
-                let tried = target.try_once(&probe).await;
-                let tried = match (&probe, tried) {
-                    (Probe::Exec(command), Ok(())) => {
-                        let (done, ended) = oneshot::channel();
-                        let _ = tell.send(Fact::Runs(done));
-                        let well = ended.await.unwrap_or(false);
-                        if well { Ok(()) } else { Err(format!("{command:?} did not end well")) }
-                    }
-                    (_, tried) => tried,
-                };
+                if is_canary {
+                    tokio::time::sleep(PAUSE_OF_A_CANARY).await;
+                }
+                let tried = try_once(&target, &probe, &tell).await;
                 let passed = tried.is_ok();
-                if tell.send(Fact::Probed(number, tried)).is_err() || passed {
+                if is_canary && passed {
+                    continue;
+                }
+                let told = tell.send(Fact::Probed(number, tried));
+                if is_canary || passed || told.is_err() {
                     return;
                 }
                 tokio::time::sleep(PAUSE).await;
             }
         });
+        generation.probe = Some(handle);
     }
 
     /// The first port that can be probed.
@@ -225,11 +246,10 @@ impl Runner {
         let (place, group) = streams
             .filter_map(|group| Some((group.place?, group)))
             .find(|(place, _)| place.kind == Kind::Stream)?;
-        let home = self.machine.live().map_or(slot, |(_, home)| home);
         Some(Target {
             address: place.address,
             group: group.socket(0).try_clone_to_owned().ok()?,
-            home: u32::try_from(home).ok()?,
+            others: self.steering,
             slot: u32::try_from(slot).ok()?,
             inode: group.inode(slot),
         })
@@ -249,4 +269,13 @@ impl Runner {
             self.probes.insert(child.pid(), done);
         }
     }
+}
+
+/// Tries once whether a generation serves; the command of an `exec` probe is run by the runner.
+async fn try_once(target: &Target, probe: &Probe, tell: &UnboundedSender<Fact>) -> Result<(), String> {
+    target.try_once(probe).await?;
+    let Probe::Exec(command) = probe else { return Ok(()) };
+    let (done, ended) = oneshot::channel();
+    let _ = tell.send(Fact::Runs(done));
+    if ended.await.unwrap_or(false) { Ok(()) } else { Err(format!("{command:?} did not end well")) }
 }

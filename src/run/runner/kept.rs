@@ -13,17 +13,21 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{PATIENCE, Runner};
-use crate::activation::{Inherited, Kind};
+use crate::activation::{Inherited, Kind, Role, Transport};
 use crate::notify::Message;
-use crate::run::fence::Ground;
+use crate::run::fence::{Fence, Ground};
 use crate::run::generation::{Fact, Generation};
+use crate::run::herald::Herald;
 use crate::run::inside;
 use crate::run::slots::Slots;
+use crate::run::state::{ASK, HERALD, MAIN, State};
 use crate::sys::pidfd::Pidfd;
 use tokio::sync::mpsc::UnboundedSender;
 
-const ASK: &str = "handover.ask.";
 const LIVE: &str = "handover.live.";
+
+/// What a notify socket is.
+const HERALD_KIND: Kind = Kind::Socket(Transport::UnixDatagram, Role::Alone);
 
 /// What is left of a runner before this one.
 pub(super) struct Left {
@@ -49,7 +53,7 @@ impl Left {
         for (number, fence) in ground.map(Ground::survivors).unwrap_or_default() {
             let own = inside::sockets(&fence.pids());
             match (0..slots.width()).find(|slot| !slots.inodes(*slot).is_disjoint(&own)) {
-                Some(slot) => drop(generations.insert(number, Generation::found(slot, fence))),
+                Some(slot) => drop(generations.insert(number, Generation::found(slot, fence, facts))),
                 // It serves nobody.
                 None => fence.kill(),
             }
@@ -74,6 +78,42 @@ impl Left {
             }
         }
         Self { generations, live, live_name }
+    }
+
+    /// Takes over all of them from the runner that has executed itself anew.
+    pub(super) fn handed_on(
+        state: &State,
+        inherited: &mut Inherited,
+        ground: Option<&Ground>,
+        facts: &UnboundedSender<Fact>,
+    ) -> Self {
+        let mut fds: [_; 3] = [(MAIN, Kind::Pidfd), (ASK, Kind::SeccompListener), (HERALD, HERALD_KIND)]
+            .map(|(prefix, kind)| numbered(inherited, prefix, kind));
+        let mut generations = BTreeMap::new();
+        for one in &state.generations {
+            let slot = state.machine.generations.iter().find(|kept| kept.number == one.number);
+            let fence = one.group.map(Fence::Group).or_else(|| Some(ground?.of(one.number)));
+            let (Some(slot), Some(fence)) = (slot.map(|kept| kept.slot), fence) else { continue };
+            let mut generation = Generation::found(slot, fence, facts);
+            let [main, ask, herald] = fds.each_mut().map(|all| all.remove(&one.number).map(|(_, fd)| fd));
+            // A descriptor that cannot be watched costs what it costs to lose it: the look finds the rest.
+            if let Some((main, pid)) = main.zip(one.main) {
+                if one.is_child {
+                    (generation.main, generation.is_child) = (Some(Pidfd::new(pid, main)), true);
+                } else {
+                    let _ = generation.follow(one.number, Pidfd::new(pid, main), facts);
+                }
+            }
+            if let Some(ask) = ask {
+                let _ = generation.hear(one.number, ask, facts);
+            }
+            if let Some(herald) = herald.and_then(|socket| Herald::reopened(socket).ok()) {
+                generation.heed(one.number, herald, facts);
+            }
+            (generation.ended, generation.status) = (one.ended.clone(), one.status.clone());
+            generations.insert(one.number, generation);
+        }
+        Self { generations, live: None, live_name: state.live_name.clone() }
     }
 
     /// The numbers and slots of those that run, but the live one.

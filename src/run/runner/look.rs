@@ -1,5 +1,6 @@
-//! What nobody tells: whether a generation waits on its sockets, whether one that drains is empty, whether
-//! anything of it is left. Looked for in /proc, often while something is to happen and rarely else.
+//! What nobody tells: whether a generation waits on its sockets, and whether one that drains is empty. Looked
+//! for in /proc, often while something is to happen and rarely else. That nothing of a generation is left is
+//! told (SIGCHLD, cgroup.events), and looked for whenever anything is.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use super::super::slots::all_sockets;
 use super::Runner;
 use crate::run::machine::Event;
 
-/// How soon to look again while a generation comes or goes.
+/// How soon to look again while a generation starts.
 const OFTEN: Duration = Duration::from_millis(20);
 
 /// While one drains.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
+use super::conditions::{Conditions, Ready};
 use super::{Program, SpawnError, clone_into, duplicate, errno_of};
 use crate::sys::pidfd::Pidfd;
 use crate::sys::{scm, seccomp};
@@ -17,6 +18,8 @@ pub(crate) struct Apart<'a> {
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     /// A connected socket that gets the listener of its [`seccomp`] filter, with a message of one byte.
     pub(crate) asked: Option<BorrowedFd<'a>>,
+    /// What it runs with, if not with what we do.
+    pub(crate) conditions: Option<&'a Conditions>,
 }
 
 /// Starts a program as a child of ours, set apart so. Blocks until it is executed.
@@ -30,13 +33,15 @@ pub(crate) fn spawn_apart(program: &Program<'_>, apart: Apart<'_>) -> Result<Pid
 pub(super) struct Prepared {
     cgroup: Option<OwnedFd>,
     asked: Option<OwnedFd>,
+    conditions: Option<Ready>,
 }
 
 impl Prepared {
     /// Copies what is needed to numbers from `lowest` on.
     pub(super) fn new(apart: Apart<'_>, lowest: RawFd) -> Result<Self, Errno> {
         let copy = |fd: Option<BorrowedFd<'_>>| fd.map(|fd| duplicate(fd, lowest)).transpose();
-        Ok(Self { cgroup: copy(apart.cgroup)?, asked: copy(apart.asked)? })
+        let conditions = apart.conditions.map(Ready::new);
+        Ok(Self { cgroup: copy(apart.cgroup)?, asked: copy(apart.asked)?, conditions })
     }
 
     /// Sets the calling process apart.
@@ -44,6 +49,9 @@ impl Prepared {
         nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0))?;
         if let Some(cgroup) = &self.cgroup {
             nix::unistd::write(cgroup, b"0")?;
+        }
+        if let Some(conditions) = &self.conditions {
+            conditions.take_on();
         }
         if let Some(asked) = &self.asked {
             let listener = seccomp::filter()?;

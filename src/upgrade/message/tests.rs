@@ -38,6 +38,7 @@ proptest! {
     #[test]
     fn requests_come_back_as_they_went(version: u16, pid in 1..i32::MAX, failure in failure()) {
         there_and_back(&Request::Upgrade { version, main: pid });
+        there_and_back(&Request::Renew { version, main: pid });
         there_and_back(&Request::Spawned { pid });
         there_and_back(&Request::Failed(failure));
         there_and_back(&Request::NotExecuted { errno: pid });

@@ -3,11 +3,12 @@
 //!
 //! Ratios and medians, so that a slow or busy machine changes little; what is compared is measured in
 //! turns. It says what it saw, also where that is more than the bound; then it exits with 1. No test
-//! depends on it, and it needs neither root nor systemd: it is itself the service manager that starts
-//! processes, hears READY=1 and reaps. Instructions are counted by valgrind; without it, the time of a
+//! depends on it, and but for `worlds` it needs neither root nor systemd: it is itself the service manager that
+//! starts processes, hears READY=1 and reaps. Instructions are counted by valgrind; without it, the time of a
 //! request is held to the same bound, which wants a machine with nothing else to do.
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a benchmark: what fails, ends it")]
 
+mod check;
 mod client;
 mod http;
 mod moving;
@@ -20,6 +21,7 @@ mod store;
 mod table;
 mod upgrade;
 mod weight;
+mod worlds;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -27,7 +29,7 @@ use std::process::{Command, ExitCode};
 /// A group by its name on the command line, and what measures it.
 type Group = (&'static str, fn(&mut table::Table));
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 10] = [
     ("upgrade", upgrade::measure),
     ("request", request::measure),
     ("http", http::measure),
@@ -36,6 +38,8 @@ const GROUPS: [Group; 8] = [
     ("stashing", stashing::measure),
     ("restoring", restoring::measure),
     ("standin", standin::measure),
+    ("check", check::measure),
+    ("worlds", worlds::measure),
 ];
 
 fn main() -> ExitCode {

@@ -224,6 +224,31 @@ pub fn unit(data: &[u8]) {
     }
 }
 
+/// Units to be checked, each after a byte 2, with a byte that says what it is called, for a systemd that the
+/// first byte says.
+pub fn check(data: &[u8]) {
+    let Some((version, texts)) = data.split_first() else { return };
+    let names = ["web.service", "web.socket", "app@.service", "green.service", "other.socket"];
+    let folder = std::env::temp_dir().join(format!("handover-fuzz-check-{}", std::process::id()));
+    let _ = std::fs::create_dir_all(&folder);
+    let mut files = Vec::new();
+    for text in texts.split(|byte| *byte == 2) {
+        let Some((name, text)) = text.split_first() else { continue };
+        let path = folder.join(names[usize::from(*name) % names.len()]);
+        let _ = std::fs::write(&path, text);
+        files.push(path);
+    }
+    let units = crate::check::read(&files);
+    let Some(version) = crate::check::Version::parse(&(u16::from(*version) + 200).to_string()) else {
+        return;
+    };
+    let findings = crate::check::check(&units, version);
+    for drop_in in crate::check::drop_in(&findings, |_| None) {
+        assert!(crate::check::is_ours(&drop_in.text) && findings.iter().any(|found| found.mend.is_some()));
+    }
+    files.iter().for_each(|file| drop(std::fs::remove_file(file)));
+}
+
 fn read_unit(name: &str, files: &[(std::path::PathBuf, Vec<u8>)], findings: &mut Vec<Finding>) -> Unit {
     let Some(name) = UnitName::parse(name) else { panic!("{name} is valid") };
     Unit::read(name, Arc::new(Host::default()), files, findings)

@@ -19,6 +19,7 @@
 //! | [`manual`] | what survives, what is lost, and what to do about it |
 //! | `unit` | systemd.unit(5): services and sockets as their files describe them (feature `cli`) |
 //! | `manager` | org.freedesktop.systemd1 from outside (feature `cli`) |
+//! | `check` | what is wrong with these units, and the line that mends it (feature `cli`) |
 //! | `pid1` | a stand-in for PID 1, for where no systemd runs (feature `cli`) |
 //! | `run` | unmodified programs: slots, steering, generations (feature `cli`) |
 //! | `cli` | words for people (feature `cli`) |
@@ -49,6 +50,9 @@ pub mod unit;
 
 #[cfg(feature = "cli")]
 pub mod manager;
+
+#[cfg(feature = "cli")]
+pub mod check;
 
 #[cfg(feature = "cli")]
 pub mod pid1;

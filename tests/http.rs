@@ -7,5 +7,7 @@ mod outside;
 mod restarts;
 mod script;
 mod streams;
+mod tls;
+mod tunnel;
 mod upgrades;
 mod websocket;

@@ -17,6 +17,7 @@ mod activation;
 mod boot;
 mod busy;
 mod callers;
+mod check;
 mod corners;
 mod credentials;
 mod demo;

@@ -1,7 +1,7 @@
 //! A stand-in for PID 1 with units of its own, as an ordinary process: no root, no machine, no systemd.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -241,16 +241,6 @@ impl Standin {
     /// One property of a unit.
     pub(crate) fn show(&self, unit: &str, property: &str) -> String {
         self.succeed(&["show", "-P", property, unit])
-    }
-
-    /// One request on the control socket, as it is; the answer.
-    pub(crate) fn ask(&self, request: &[u8]) -> String {
-        let mut control = UnixStream::connect(self.path("handover/control")).unwrap();
-        control.set_read_timeout(Some(PATIENCE)).unwrap();
-        control.write_all(request).unwrap();
-        let mut answer = String::new();
-        control.read_to_string(&mut answer).unwrap();
-        answer
     }
 
     /// Waits until a property has this value.

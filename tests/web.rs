@@ -38,9 +38,18 @@ impl Web {
 
     /// As [`Web::boot`], with a drop-in for the service.
     pub(crate) fn boot_with(systemd: Systemd, drop_in: &str) -> Self {
+        Self::install(systemd, binary(), drop_in)
+    }
+
+    /// As [`Web::boot`], with another sample in place of `web`.
+    pub(crate) fn boot_program(systemd: Systemd, sample: &str) -> Self {
+        Self::install(systemd, binary().with_file_name(sample), "")
+    }
+
+    fn install(systemd: Systemd, program: PathBuf, drop_in: &str) -> Self {
         let handover = env!("CARGO_BIN_EXE_handover");
         let machine =
-            Machine::with(systemd).bind(handover, "/usr/bin/handover").copy(binary(), "/usr/bin/web").boot();
+            Machine::with(systemd).bind(handover, "/usr/bin/handover").copy(program, "/usr/bin/web").boot();
         let drop_in_name = "web.service.d/test.conf";
         machine.units(&[("web.socket", SOCKET), ("web.service", SERVICE), (drop_in_name, drop_in)]);
         machine.succeed(&["systemctl", "start", "web.socket", "web.service"]);

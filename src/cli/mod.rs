@@ -5,6 +5,7 @@
 //! This chapter never decides anything that a library chapter could decide, and never calls exit(3):
 //! `main` returns.
 
+mod check;
 mod completions;
 mod ctl;
 mod demo;
@@ -37,6 +38,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Upgrade(upgrade::Upgrade),
+    Check(check::Check),
     Reload(reload::Reload),
     Run(run::Run),
     Pid1(pid1::Pid1),
@@ -64,11 +66,19 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Nobody is left to tell if this fails.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
+            return if !error.use_stderr() {
+                Exit::Success.into()
+            } else if std::env::args_os().nth(1).is_some_and(|command| command == "check") {
+                // Its 2 is an answer.
+                check::CheckExit::Usage.into()
+            } else {
+                Exit::Usage.into()
+            };
         }
     };
     match cli.command {
         Command::Upgrade(command) => command.run().into(),
+        Command::Check(command) => command.run().into(),
         Command::Reload(command) => command.run().into(),
         Command::Run(command) => command.run().into(),
         Command::Pid1(command) => command.run().into(),

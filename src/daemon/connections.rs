@@ -60,6 +60,11 @@ impl Connections {
         }
     }
 
+    /// Whether [`next_now`](Self::next_now) may have one.
+    pub(super) fn has_next(&self) -> bool {
+        !self.incoming.is_empty()
+    }
+
     /// The next one that is there already.
     pub(super) fn next_now(&mut self, ways: &Ways) -> Option<Live> {
         loop {

@@ -22,6 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop;
 
 use super::kept::Kept;
 use super::stream::{Peer, Stream};
@@ -282,14 +283,19 @@ impl Live {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let stream = self.slot.socket();
+        // Who comes here was woken as a rule, and need not be again: the runtime's turn is all to ask for.
+        let turn = ready!(coop::poll_proceed(context));
         loop {
-            ready!(stream.poll_readable(context))?;
             match self.slot.read(|| stream.read_now(buffer)) {
                 // Gone: whoever awaits the end of its rest is woken.
                 None => return Poll::Pending,
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Some(read) => return Poll::Ready(read),
+                Some(read) => {
+                    turn.made_progress();
+                    return Poll::Ready(read);
+                }
             }
+            ready!(stream.poll_readable(context))?;
         }
     }
 

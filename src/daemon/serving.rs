@@ -144,8 +144,9 @@ impl Serving {
         let mut more = true;
         loop {
             let live = tokio::select! {
+                // As in `serve`.
                 biased;
-                () = self.end.decided() => break,
+                (stream, peer) = listener.accept() => self.live(stream, peer),
                 next = connections.next_by(&self.ways), if more => match next {
                     Some(live) => live,
                     None => {
@@ -153,9 +154,18 @@ impl Serving {
                         continue;
                     }
                 },
-                (stream, peer) = listener.accept() => self.live(stream, peer),
+                () = self.end.decided() => break,
             };
             self.drain.spawn(handler(live));
+            // A listener that never rests hides neither those who come from elsewhere nor the end.
+            if connections.has_next()
+                && let Some(live) = connections.next_now(&self.ways)
+            {
+                self.drain.spawn(handler(live));
+            }
+            if self.drain.ending() && self.end.is_decided() {
+                break;
+            }
         }
         drop(listener);
         // Who came a moment ago goes on to the next process, and only a task can say that it rests.

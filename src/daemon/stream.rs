@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, unix};
+use tokio::task::coop;
 
 use crate::sys::stream::receive;
 use crate::upgrade::moves::Family;
@@ -143,12 +144,17 @@ impl Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // As a rule there is room, and nobody need be woken: the runtime's share of turns is all to ask for.
+        let turn = ready!(coop::poll_proceed(context));
         loop {
-            ready!(each!(self, stream => stream.poll_write_ready(context)))?;
             match each!(self, stream => stream.try_write(bytes)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
+                written => {
+                    turn.made_progress();
+                    return Poll::Ready(written);
+                }
             }
+            ready!(each!(self, stream => stream.poll_write_ready(context)))?;
         }
     }
 
@@ -159,12 +165,17 @@ impl Stream {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // As a rule there is room, and nobody need be woken: the runtime's share of turns is all to ask for.
+        let turn = ready!(coop::poll_proceed(context));
         loop {
-            ready!(each!(self, stream => stream.poll_write_ready(context)))?;
             match each!(self, stream => stream.try_write_vectored(parts)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
+                written => {
+                    turn.made_progress();
+                    return Poll::Ready(written);
+                }
             }
+            ready!(each!(self, stream => stream.poll_write_ready(context)))?;
         }
     }
 

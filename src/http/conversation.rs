@@ -29,10 +29,10 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 
+use super::io::Io;
 use super::places::Place;
-use super::preface::{Protocol, protocol};
 use super::service::Watched;
-use super::wire::{Heads, Io, Stance, Wire};
+use super::wire::{Heads, Stance, Wire};
 use crate::drain::Drain;
 
 /// A connection that is about to be served.
@@ -56,7 +56,7 @@ enum Step {
     Ended,
     /// It lives on in another process.
     Gone,
-    /// It is between two requests, and part of the next one has been read.
+    /// It is between two requests, and part of the next one has been read, or it is HTTP/2.
     Ahead,
     /// It rests, and PID 1 is to hold it.
     Keep,
@@ -76,20 +76,8 @@ impl Conversation {
         if self.place.is_for_new() {
             self.keep().await;
         }
-        if self.http2 && self.read.is_empty() {
-            let look = async { protocol(&self.wire.live).await.unwrap_or(Protocol::Http1) };
-            match self.unless_gone(look).await {
-                None => return,
-                Some(Protocol::Http1) => {}
-                Some(Protocol::Http2) => {
-                    let io = Io::new(Arc::clone(&self.wire), Bytes::new());
-                    speak_http2(TokioIo::new(io), service, drain).await;
-                    return self.upgraded().await;
-                }
-            }
-        }
         let mut service = Watched { service, wire: Arc::clone(&self.wire) };
-        let mut io = Io::new(Arc::clone(&self.wire), Bytes::new());
+        let mut io = Io::new(Arc::clone(&self.wire), self.http2);
         loop {
             if !self.read.is_empty() && !self.wait_for_more().await {
                 return;
@@ -98,6 +86,16 @@ impl Conversation {
             match self.speak_http1(io, service).await {
                 None => return self.upgraded().await,
                 Some(parts) => (io, service) = (parts.io.into_inner(), parts.service),
+            }
+            if self.wire.is_http2() {
+                self.wire.leave_to_http2();
+                io.decided();
+                // As large, and most connections are none.
+                Box::pin(speak_http2(TokioIo::new(io), service.service, drain)).await;
+                return self.upgraded().await;
+            }
+            if self.read.is_empty() {
+                self.read = io.take_back();
             }
         }
     }
@@ -116,7 +114,9 @@ impl Conversation {
     {
         let mut builder = http1::Builder::new();
         builder.timer(Heads::new(Arc::clone(&self.wire))).header_read_timeout(Heads::PATIENCE);
-        let mut http: Http1<S> = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+        // On the heap, for it is most of what a task would be, and a new task is moved often.
+        let mut http: Box<Http1<S>> =
+            Box::new(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
         loop {
             match poll_fn(|context| self.poll_step(&mut http, context)).await {
                 Step::Ended | Step::Gone => return None,
@@ -143,6 +143,9 @@ impl Conversation {
         // A client that went away, or talks nonsense, is no news.
         if Pin::new(http).poll(context).is_ready() {
             return Poll::Ready(Step::Ended);
+        }
+        if wire.is_http2() {
+            return Poll::Ready(Step::Ahead);
         }
         match wire.stance() {
             Stance::Busy => Poll::Pending,
@@ -190,7 +193,8 @@ impl Conversation {
         if !self.place.take() {
             return;
         }
-        match self.wire.live.stash_shared().await {
+        // On the heap, as it is large and hardly ever there.
+        match Box::pin(self.wire.live.stash_shared()).await {
             Ok(()) => self.wire.is_kept(),
             Err(error) => {
                 tracing::debug!(%error, "a connection will not survive a crash");

@@ -47,6 +47,7 @@
 mod connection;
 mod conversation;
 mod here;
+mod io;
 pub(crate) mod luggage;
 mod options;
 mod places;

@@ -1,8 +1,4 @@
-//! Which protocol a client speaks, by its first bytes. They are looked at, and none is taken.
-
-use std::io;
-
-use crate::daemon::Live;
+//! Which protocol a client speaks, by its first bytes. It reads nothing itself.
 
 /// RFC 9113 3.4: what a client of HTTP/2 that knows of it beforehand begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -14,23 +10,8 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// Waits for as many bytes as it takes to know. What ends before is HTTP/1's to end. Cancel safe.
-///
-/// Errors: what recv(2) says.
-pub(super) async fn protocol(live: &Live) -> io::Result<Protocol> {
-    let (mut bytes, mut seen) = ([0; PREFACE.len()], 0);
-    loop {
-        let now = live.peek(&mut bytes, seen).await?;
-        match by_its_first(&bytes[..now]) {
-            Some(protocol) => return Ok(protocol),
-            None if now <= seen => return Ok(Protocol::Http1),
-            None => seen = now,
-        }
-    }
-}
-
 /// What a client speaks that begins so; `None` while it can be both.
-fn by_its_first(bytes: &[u8]) -> Option<Protocol> {
+pub(super) fn by_its_first(bytes: &[u8]) -> Option<Protocol> {
     if bytes.starts_with(PREFACE) {
         return Some(Protocol::Http2);
     }

@@ -1,4 +1,4 @@
-//! What hyper reads from and writes to, and what can be seen there of how far it is.
+//! A connection under hyper, and what can be seen of how far hyper is from what it does with it.
 //!
 //! hyper tells nobody that a connection is between two requests. It shows: before it waits for the head of
 //! a request it sets a timer for it, and then it neither has a request that is not answered nor a response
@@ -9,16 +9,15 @@
 //! It never ends a connection.
 
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use hyper::body::Bytes;
 use hyper::rt::{Sleep, Timer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::sync::Notify;
 
 use super::connection::Connection;
@@ -37,15 +36,19 @@ pub(super) struct Wire {
     ahead: AtomicBool,
     /// There was nothing to read, a moment ago.
     dry: AtomicBool,
+    /// All that there was has been read, a moment ago.
+    emptied: AtomicBool,
     /// Nothing that was written waits to be flushed.
     flushed: AtomicBool,
     /// There was a request.
     spoken: AtomicBool,
+    /// It has begun as HTTP/2 does.
+    http2: AtomicBool,
     /// PID 1 holds it, too.
     kept: AtomicBool,
     /// What was saved for it: one of the three.
     saved: AtomicU8,
-    /// Told when the [`Io`] is dropped.
+    /// Told when hyper, or the service, has done with it.
     pub(super) dropped: Notify,
 }
 
@@ -75,8 +78,10 @@ impl Wire {
             awaits_head: no(),
             ahead: no(),
             dry: no(),
+            emptied: no(),
             flushed: AtomicBool::new(true),
             spoken: no(),
+            http2: no(),
             kept: AtomicBool::new(live.is_stashed()),
             // Part of a request may be in it: what is saved next counts.
             saved: AtomicU8::new(if had_luggage { BEGUN } else { IDLE }),
@@ -89,6 +94,7 @@ impl Wire {
     /// hyper is about to be polled: who knows what there is to read now.
     pub(super) fn look_again(&self) {
         self.dry.store(false, Relaxed);
+        self.emptied.store(false, Relaxed);
     }
 
     /// hyper has the head of a request.
@@ -120,9 +126,36 @@ impl Wire {
         self.connection.is_leaving() && !self.live.stays()
     }
 
+    /// Whether it has begun as HTTP/2 does.
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2.load(Relaxed)
+    }
+
+    /// It has begun as HTTP/2 does.
+    pub(super) fn is_http2_from_here(&self) {
+        self.http2.store(true, Relaxed);
+    }
+
+    /// It is not HTTP/1's any more, which waits for no head from here on.
+    pub(super) fn leave_to_http2(&self) {
+        self.awaits_head.store(false, Relaxed);
+    }
+
     /// PID 1 holds the connection from here on.
     pub(super) fn is_kept(&self) {
         self.kept.store(true, Relaxed);
+    }
+
+    /// Whether there are bytes that belong to no request yet.
+    #[inline]
+    pub(super) fn is_ahead(&self, is: bool) {
+        self.ahead.store(is, Relaxed);
+    }
+
+    /// Whether nothing that was written waits to be flushed.
+    #[inline]
+    pub(super) fn is_flushed(&self, is: bool) {
+        self.flushed.store(is, Relaxed);
     }
 
     /// What the connection is at, when hyper has nothing to do for it.
@@ -174,23 +207,23 @@ impl Wire {
 
     /// Whether there was nothing to read a moment ago, when hyper asked for another reason.
     #[inline]
-    fn is_dry(&self) -> bool {
+    pub(super) fn is_dry(&self) -> bool {
         self.awaits_head.load(Relaxed) && self.dry.load(Relaxed)
     }
 
-    fn poll_read(&self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.goes() && self.awaits_head.load(Relaxed) && !self.ahead.load(Relaxed) {
+    /// As [`AsyncRead::poll_read`](tokio::io::AsyncRead::poll_read), for hyper.
+    pub(super) fn poll_read(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.awaits_head.load(Relaxed) && !self.ahead.load(Relaxed) && self.goes() {
             // What the client sends next is for the one who serves now, however soon it comes.
             self.dry.store(true, Relaxed);
             return Poll::Pending;
         }
-        if self.must_save_busy() {
-            // Before a byte leaves the kernel, and only then.
-            ready!(self.live.stream().poll_readable(context))?;
-            self.save_busy();
-        }
         let before = buffer.filled().len();
-        let read = self.live.poll_read_shared(context, buffer);
+        let read = self.poll_read_now(context, buffer);
         if read.is_pending() {
             self.dry.store(true, Relaxed);
             if !self.awaits_head.load(Relaxed) {
@@ -198,95 +231,32 @@ impl Wire {
             }
         } else if buffer.filled().len() > before {
             self.ahead.store(true, Relaxed);
+            self.emptied.store(buffer.remaining() > 0, Relaxed);
         }
         read
     }
-}
 
-/// What hyper is given as the connection. After an upgrade it is its service's.
-#[derive(Debug)]
-pub(super) struct Io {
-    wire: Arc<Wire>,
-    /// What was read before, and is to be read again.
-    read: Bytes,
-}
-
-impl Io {
-    pub(super) fn new(wire: Arc<Wire>, read: Bytes) -> Self {
-        Self { wire, read }
-    }
-
-    /// Puts back what was read.
-    pub(super) fn put_back(&mut self, read: Bytes) {
-        self.read = read;
-    }
-}
-
-impl Drop for Io {
-    fn drop(&mut self) {
-        self.wire.dropped.notify_one();
-    }
-}
-
-impl AsyncRead for Io {
     #[inline]
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.read.is_empty() {
-            if this.wire.is_dry() {
-                return Poll::Pending;
-            }
-            return this.wire.poll_read(context, buffer);
+    fn poll_read_now(&self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let busy = self.must_save_busy();
+        if busy || self.emptied.load(Relaxed) {
+            ready!(self.live.stream().poll_readable(context))?;
         }
-        let again = this.read.split_to(this.read.len().min(buffer.remaining()));
-        buffer.put_slice(&again);
-        this.wire.ahead.store(true, Relaxed);
-        Poll::Ready(Ok(()))
+        if busy {
+            // Before a byte leaves the kernel, and only then.
+            self.save_busy();
+        }
+        self.live.poll_read_shared(context, buffer)
     }
 }
 
-impl AsyncWrite for Io {
-    #[inline]
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.wire.flushed.store(false, Relaxed);
-        // Only who is in the middle of a request writes: it is engaged.
-        self.wire.live.stream().poll_write_shared(context, bytes)
-    }
-
-    #[inline]
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.wire.flushed.store(false, Relaxed);
-        self.wire.live.stream().poll_write_vectored_shared(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.wire.flushed.store(true, Relaxed);
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.wire.live.stream().end_sending())
-    }
-}
+/// Any time will do: hyper is never told that one has come.
+static SOME_TIME: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The timer by which hyper shows that it waits for the head of a request.
 #[derive(Debug)]
 pub(super) struct Heads {
     wire: Arc<Wire>,
-    /// Any time will do.
-    now: Instant,
 }
 
 impl Heads {
@@ -294,13 +264,13 @@ impl Heads {
     pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
     pub(super) fn new(wire: Arc<Wire>) -> Self {
-        Self { wire, now: Instant::now() }
+        Self { wire }
     }
 }
 
 impl Timer for Heads {
     fn sleep(&self, _: Duration) -> Pin<Box<dyn Sleep>> {
-        self.sleep_until(self.now)
+        self.sleep_until(self.now())
     }
 
     fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
@@ -310,7 +280,7 @@ impl Timer for Heads {
     }
 
     fn now(&self) -> Instant {
-        self.now
+        *SOME_TIME
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use zbus::connection::Builder;
+use zbus::fdo::PropertiesProxy;
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, OwnedObjectPath};
 
@@ -214,6 +215,12 @@ impl Bus {
     /// The manager's own interface.
     pub(crate) fn proxy(&self) -> &ManagerProxy<'static> {
         &self.proxy
+    }
+
+    /// The properties of the object at `path`, none of them cached.
+    pub(crate) async fn properties(&self, path: &OwnedObjectPath) -> zbus::Result<PropertiesProxy<'static>> {
+        let properties = PropertiesProxy::builder(&self.bus).destination("org.freedesktop.systemd1");
+        properties.path(path.clone()).cache_properties(CacheProperties::No).build().await
     }
 
     /// The service whose object is at `path`.

@@ -32,6 +32,7 @@
 //! service's own protocol, and prints nothing: words are the business of `cli`.
 
 mod connect;
+mod describe;
 mod follower;
 mod proxy;
 mod service;
@@ -43,6 +44,7 @@ mod verdict;
 pub(crate) mod wire;
 
 pub use connect::{Error, Manager, Scope};
+pub use describe::Described;
 pub use state::{ActiveState, End, FdStore, Helper};
 pub use units::Loaded;
 pub use upgrade::{Drain, Options, Report, Wait, upgrade};

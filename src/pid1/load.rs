@@ -34,6 +34,12 @@ impl Source {
         self.files.iter().any(|(path, then)| changed(path) != *then)
     }
 
+    /// DropInPaths=, as words.
+    pub(crate) fn drop_ins(&self) -> String {
+        let between = self.files.get(1..self.files.len().saturating_sub(1)).unwrap_or_default();
+        between.iter().map(|(path, _)| path.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
     /// FragmentPath=.
     pub(crate) fn fragment(&self) -> &Path {
         self.files.first().map_or_else(|| Path::new(""), |(path, _)| path)
@@ -103,14 +109,14 @@ impl Standin {
             let settings = Arc::new(settings.clone());
             match self.sockets.iter_mut().find(|socket| socket.name == name) {
                 Some(socket) => {
-                    socket.settings = settings;
+                    (socket.settings, socket.source) = (settings, source(name));
                     if socket.is_outdated() {
                         let text =
                             "its addresses have changed: restart it, and the service, for the new ones";
                         self.around.output.say_of(name, text);
                     }
                 }
-                None => self.sockets.push(SocketUnit::new(name.to_owned(), settings)),
+                None => self.sockets.push(SocketUnit::new(name.to_owned(), settings, source(name))),
             }
         }
         self.forget_missing(&found);

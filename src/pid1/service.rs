@@ -136,7 +136,13 @@ impl ServiceUnit {
         match action {
             Action::Begin => self.begin(around),
             Action::Run(list, at) => match self.run(list, at, around, sockets) {
-                Ok(started) => self.note_started(list, at, started, now, around),
+                Ok(started) => {
+                    let executed = list == List::Start && started.failed.is_none();
+                    self.note_started(list, at, started, now, around);
+                    if executed {
+                        self.machine.handle(Event::Executed, now);
+                    }
+                }
                 Err(why) => {
                     around.output.say_of(&self.name, &format!("nothing was started: {why}"));
                     self.machine.handle(Event::NotRun, now);

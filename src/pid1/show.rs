@@ -42,6 +42,7 @@ pub(super) fn service(service: &ServiceUnit, around: &Surroundings, sockets: &[S
     let mut p = Properties::default();
     p.common(&service.name, if service.source.gone { "not-found" } else { "loaded" }, &settings.common);
     p.set("FragmentPath", service.source.fragment().display());
+    p.set("DropInPaths", service.source.drop_ins());
     p.set("NeedDaemonReload", yes(service.source.is_outdated()));
     p.set("ActiveState", state.active().word());
     p.set("SubState", sub_state(service, state));
@@ -88,6 +89,9 @@ pub(super) fn service(service: &ServiceUnit, around: &Surroundings, sockets: &[S
 pub(super) fn socket(socket: &SocketUnit) -> Unit {
     let mut p = Properties::default();
     p.common(&socket.name, "loaded", &socket.settings.common);
+    p.set("FragmentPath", socket.source.fragment().display());
+    p.set("DropInPaths", socket.source.drop_ins());
+    p.set("NeedDaemonReload", yes(socket.source.is_outdated()));
     p.set("ActiveState", socket.state.active().word());
     p.set("SubState", socket.state.word());
     p.set("Result", socket.result);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::sys::listen::{self, Kind, Options, Place};
 use crate::unit::{Address, BindIpv6Only, Listen, ListenKind, Socket, SocketProtocol};
 
+use super::load::Source;
 use super::rate::Rate;
 use super::watches::{Ticket, Watches};
 
@@ -55,6 +56,7 @@ impl State {
 pub(crate) struct SocketUnit {
     pub(crate) name: String,
     pub(crate) settings: Arc<Socket>,
+    pub(crate) source: Source,
     pub(crate) state: State,
     /// Result=, in systemd's words.
     pub(crate) result: &'static str,
@@ -67,10 +69,11 @@ pub(crate) struct SocketUnit {
 
 impl SocketUnit {
     /// A unit whose sockets are not open.
-    pub(crate) fn new(name: String, settings: Arc<Socket>) -> Self {
+    pub(crate) fn new(name: String, settings: Arc<Socket>, source: Source) -> Self {
         Self {
             name,
             settings,
+            source,
             state: State::Dead,
             result: "success",
             open: Vec::new(),

@@ -48,8 +48,12 @@ pub(super) fn hint(section: &str, key: &str, sections: &[&str]) -> String {
     if let Some(other) = sections.iter().find(|other| find(other, key).is_some()) {
         return format!("; it belongs in [{other}]");
     }
-    let known = DIRECTIVES.keys().filter(|(of, _)| *of == section).map(|(_, key)| *key);
-    nearest(key, known).map(|known| format!("; is {known}= meant?")).unwrap_or_default()
+    nearest_in(section, key).map(|known| format!("; is {known}= meant?")).unwrap_or_default()
+}
+
+/// The directive of `section` that an unknown `key` is most likely to be meant as.
+pub(crate) fn nearest_in(section: &str, key: &str) -> Option<&'static str> {
+    nearest(key, DIRECTIVES.keys().filter(|(of, _)| *of == section).map(|(_, key)| *key))
 }
 
 /// The known word that `word` is most likely to be meant as, if any is close.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Finding, Host, Place, Severity, UnitName, text};
+use super::{Finding, Host, Place, Severity, UnitName, text, value};
 
 /// A unit, its main file and its drop-ins as one list of assignments.
 #[derive(Clone, Debug)]
@@ -91,6 +91,12 @@ impl Unit {
             }
         }
         holding
+    }
+
+    /// Whether a directive that is a boolean holds, so far as its last assignment says; None without one,
+    /// and where it is no boolean.
+    pub fn flag(&self, section: &str, key: &str) -> Option<bool> {
+        self.values(section, key).last().and_then(|last| value::boolean(&last.value).ok())
     }
 
     /// The main file; errors that no line is to blame for are about it.

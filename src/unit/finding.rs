@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::UnitName;
+
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -35,6 +37,8 @@ pub enum Severity {
 pub struct Finding {
     /// Whether the unit can be used in spite of it.
     pub severity: Severity,
+    /// The unit that it is about; None of a file or folder that could not be read at all.
+    pub unit: Option<UnitName>,
     /// Where; None if no line is to blame, as for a service without ExecStart=.
     pub place: Option<Place>,
     /// What was found, what was wanted, and what was done about it.
@@ -43,11 +47,11 @@ pub struct Finding {
 
 impl Finding {
     pub(crate) fn warning(place: &Place, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, place: Some(place.clone()), message: message.into() }
+        Self { severity: Severity::Warning, unit: None, place: Some(place.clone()), message: message.into() }
     }
 
     pub(crate) fn error(place: Option<&Place>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, place: place.cloned(), message: message.into() }
+        Self { severity: Severity::Error, unit: None, place: place.cloned(), message: message.into() }
     }
 }
 

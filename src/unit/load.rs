@@ -1,6 +1,6 @@
 //! From paths to settings: which files a unit is made of, and reading them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -39,25 +39,80 @@ pub struct Loaded {
 /// A symlink to another unit's file is that unit; drop-ins for the symlink's name are not read.
 pub fn load(paths: &[PathBuf], host: Host) -> Loaded {
     let mut loader = Loader { host: Arc::new(host), ..Loader::default() };
-    for path in paths {
-        loader.add(path);
+    loader.add_all(paths);
+    loader.loaded
+}
+
+/// The same for who only looks at units: a template is read as it is, a service brings the socket unit of
+/// its name, and what is masked, or wanted by a unit and not there, is passed over in silence.
+pub fn survey(paths: &[PathBuf], host: Host) -> Loaded {
+    let mut loader = Loader { host: Arc::new(host), looks: true, ..Loader::default() };
+    loader.add_all(paths);
+    loader.loaded
+}
+
+/// The same by names, which are looked for in `folders`, a search path.
+pub fn look_up(folders: &[PathBuf], names: &[UnitName], host: Host) -> Loaded {
+    let folders = folders.to_vec();
+    let mut loader = Loader { host: Arc::new(host), looks: true, folders, ..Loader::default() };
+    for name in names {
+        if loader.file_of(name).is_none() {
+            loader.not_found(name);
+        }
     }
-    while let Some(name) = loader.wanted.pop_front() {
-        loader.unit(name);
+    loader.wanted.extend(names.iter().cloned());
+    loader.read_wanted();
+    loader.loaded
+}
+
+/// Reads units from the very files that somebody else has found for each: the main one, then the drop-ins
+/// in their order.
+pub fn load_files(units: &[(UnitName, Vec<PathBuf>)], host: Host) -> Loaded {
+    let mut loader = Loader { host: Arc::new(host), looks: true, ..Loader::default() };
+    for (name, files) in units {
+        let mut read = Vec::new();
+        for file in files {
+            match contents(file) {
+                Ok(text) => read.push((file.clone(), text)),
+                Err(why) => loader.error(format!("{}: {why}", file.display())),
+            }
+        }
+        loader.read(name.clone(), &read);
     }
     loader.loaded
 }
 
-/// A file or folder of the search path.
+/// A search path, and what is to be read.
 #[derive(Default)]
 struct Loader {
     host: Arc<Host>,
+    /// Nothing of it is going to run.
+    looks: bool,
     folders: Vec<PathBuf>,
     wanted: VecDeque<UnitName>,
+    seen: HashSet<UnitName>,
     loaded: Loaded,
 }
 
 impl Loader {
+    fn add_all(&mut self, paths: &[PathBuf]) {
+        for path in paths {
+            self.add(path);
+        }
+        self.read_wanted();
+    }
+
+    fn read_wanted(&mut self) {
+        while let Some(name) = self.wanted.pop_front() {
+            self.unit(name);
+        }
+    }
+
+    fn not_found(&mut self, name: &UnitName) {
+        let folders: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
+        self.error(format!("{name}: not found in {}", folders.join(", ")));
+    }
+
     fn error(&mut self, message: String) {
         self.loaded.findings.push(Finding::error(None, message));
     }
@@ -76,12 +131,15 @@ impl Loader {
         let Some(name) = name.filter(is_ours) else {
             return self.error(format!("{}: wanted a .service, a .socket or a folder", path.display()));
         };
-        if name.is_template() {
+        if name.is_template() && !self.looks {
             let message = "a template cannot run: give its instance a name, between the @ and the dot";
             return self.error(format!("{}: {message}", path.display()));
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         self.search(folder.unwrap_or_else(|| Path::new(".")).to_owned());
+        if self.looks && path.symlink_metadata().is_err() {
+            return self.not_found(&name);
+        }
         self.wanted.push_back(name);
     }
 
@@ -92,7 +150,8 @@ impl Loader {
             Err(why) => return self.error(format!("{}: {why}", folder.display())),
         };
         let units = names.iter().filter_map(|name| UnitName::parse(name));
-        self.wanted.extend(units.filter(|name| is_ours(name) && !name.is_template()));
+        let looks = self.looks;
+        self.wanted.extend(units.filter(|name| is_ours(name) && (looks || !name.is_template())));
     }
 
     fn search(&mut self, folder: PathBuf) {
@@ -104,24 +163,33 @@ impl Loader {
     /// Reads a unit, unless it was read before.
     fn unit(&mut self, name: UnitName) {
         let Some((name, file)) = self.file_of_alias(&name) else {
-            let folders: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
-            return self.error(format!("{name}: not found in {}", folders.join(", ")));
+            if !self.looks {
+                self.not_found(&name);
+            }
+            return;
         };
-        if self.loaded.units.iter().any(|unit| *unit.name() == name) {
+        if !self.seen.insert(name.clone()) {
             return;
         }
         match contents(&file) {
+            Ok(text) if text.is_empty() && self.looks => {}
             Ok(text) if text.is_empty() => self.warn(format!("{}: the unit is masked", file.display())),
-            Ok(text) => self.read(name, file, text),
+            Ok(text) => {
+                let mut files = vec![(file, text)];
+                files.extend(self.drop_ins(&name));
+                self.read(name, &files);
+            }
             Err(why) => self.error(format!("{}: {why}", file.display())),
         }
     }
 
-    fn read(&mut self, name: UnitName, file: PathBuf, text: Vec<u8>) {
-        let mut files = vec![(file, text)];
-        files.extend(self.drop_ins(&name));
+    fn read(&mut self, name: UnitName, files: &[(PathBuf, Vec<u8>)]) {
         let mut findings = Vec::new();
-        let unit = Unit::read(name.clone(), self.host.clone(), &files, &mut findings);
+        // A template is read as one of its instances would be: %i must stand for something.
+        let instance = || UnitName::parse(&format!("{}@i.{}", name.prefix(), name.kind()));
+        let as_read = Some(&name).filter(|name| name.is_template()).and_then(|_| instance());
+        let read_as = as_read.unwrap_or_else(|| name.clone());
+        let mut unit = Unit::read(read_as, self.host.clone(), files, &mut findings);
         if name.kind() == "socket" {
             let socket = Socket::read(&unit, &mut findings);
             if !socket.accept {
@@ -129,14 +197,21 @@ impl Loader {
                 self.wanted.extend(named.or_else(|| name.with_kind("service")));
             }
             if usable(&findings) {
-                self.loaded.sockets.push((name, socket));
+                self.loaded.sockets.push((name.clone(), socket));
             }
         } else {
             let service = Service::read(&unit, &mut findings);
             self.wanted.extend(service.sockets.iter().filter_map(|socket| UnitName::parse(socket)));
-            if usable(&findings) {
-                self.loaded.services.push((name, service));
+            if self.looks {
+                self.wanted.extend(name.with_kind("socket"));
             }
+            if usable(&findings) {
+                self.loaded.services.push((name.clone(), service));
+            }
+        }
+        unit.name = name.clone();
+        for finding in &mut findings {
+            finding.unit = Some(name.clone());
         }
         self.loaded.units.push(unit);
         self.loaded.findings.append(&mut findings);
@@ -210,7 +285,8 @@ fn alias_of(file: &Path, name: &UnitName) -> Option<UnitName> {
         }
         _ => target,
     };
-    (target != *name && !target.is_template() && target.kind() == name.kind()).then_some(target)
+    let fits = !target.is_template() || name.is_template();
+    (target != *name && fits && target.kind() == name.kind()).then_some(target)
 }
 
 /// The names of the files in a folder, sorted.
@@ -241,119 +317,4 @@ fn contents(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    /// A folder with these files; it goes when it is dropped.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn with(name: &str, files: &[(&str, &str)]) -> Self {
-            let folder = std::env::temp_dir().join(format!("handover-load-{name}-{}", std::process::id()));
-            for (file, text) in files {
-                let path = folder.join(file);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, text).unwrap();
-            }
-            Self(folder)
-        }
-
-        fn load(&self, files: &[&str]) -> Loaded {
-            load(&files.iter().map(|file| self.0.join(file)).collect::<Vec<_>>(), Host::default())
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn names_of<T>(units: &[(UnitName, T)]) -> Vec<&str> {
-        units.iter().map(|(name, _)| name.as_str()).collect()
-    }
-
-    const SERVICE: &str = "[Service]\nExecStart=/bin/true\n";
-
-    #[test]
-    fn a_folder_is_all_its_services_and_sockets_with_their_drop_ins() {
-        let files = [
-            ("web.service", SERVICE),
-            ("web.socket", "[Socket]\nListenStream=80\n"),
-            ("web.service.d/10.conf", "[Service]\nNice=5\n"),
-            ("web.service.d/hidden", "[Service]\nNice=6\n"),
-            ("job@.service", SERVICE),
-            ("web.timer", "[Timer]\n"),
-            ("notes.txt", "no unit"),
-        ];
-        let folder = Folder::with("folder", &files);
-        let loaded = folder.load(&[""]);
-        assert_eq!(loaded.findings, []);
-        assert_eq!(
-            (names_of(&loaded.services), names_of(&loaded.sockets)),
-            (vec!["web.service"], vec!["web.socket"])
-        );
-        assert_eq!(loaded.services[0].1.exec.nice, Some(5));
-        assert_eq!(loaded.units[0].files().len(), 2);
-    }
-
-    #[test]
-    fn a_socket_brings_its_service_and_an_instance_its_template() {
-        let files = [
-            ("a.socket", "[Socket]\nListenStream=80\nService=job@%p.service\n"),
-            ("job@.service", "[Service]\nExecStart=/bin/echo %i\nSockets=b.socket\n"),
-            ("job@a.service.d/x.conf", "[Service]\nNice=1\n"),
-            ("b.socket", "[Socket]\nListenStream=81\nService=job@a.service\n"),
-        ];
-        let folder = Folder::with("instance", &files);
-        let loaded = folder.load(&["a.socket"]);
-        assert_eq!(loaded.findings, []);
-        assert_eq!(names_of(&loaded.services), ["job@a.service"]);
-        assert_eq!(names_of(&loaded.sockets), ["a.socket", "b.socket"]);
-        assert_eq!(loaded.services[0].1.exec_start[0].words, ["/bin/echo", "a"]);
-        assert_eq!(loaded.services[0].1.exec.nice, Some(1));
-        assert!(names_of(&folder.load(&["job@b.service"]).services).contains(&"job@b.service"));
-    }
-
-    #[test]
-    fn an_alias_is_the_unit_it_stands_for_and_a_masked_one_is_none() {
-        let folder = Folder::with("alias", &[("real.service", SERVICE), ("masked.service", "")]);
-        symlink("real.service", folder.0.join("alias.service")).unwrap();
-        symlink("/dev/null", folder.0.join("null.service")).unwrap();
-        symlink("circle.service", folder.0.join("circle.service")).unwrap();
-        let loaded = folder.load(&[""]);
-        assert_eq!(names_of(&loaded.services), ["real.service"]);
-        let findings: Vec<_> = loaded.findings.iter().map(Finding::to_string).collect();
-        assert_eq!(findings.iter().filter(|finding| finding.ends_with("the unit is masked")).count(), 2);
-        assert!(findings.iter().any(|finding| finding.contains("circle.service: ")), "{findings:?}");
-    }
-
-    #[test]
-    fn what_is_not_there_or_no_unit_is_told() {
-        let folder =
-            Folder::with("missing", &[("a.socket", "[Socket]\nListenStream=80\n"), ("bad.service", "")]);
-        let loaded = folder.load(&["a.socket", "job@.service", "notes.txt", "gone.service"]);
-        let findings: Vec<_> = loaded.findings.iter().map(Finding::to_string).collect();
-        let wanted = [
-            "a template cannot run",
-            "wanted a .service, a .socket or a folder",
-            "gone.service: not found in ",
-            "a.service: not found in ",
-        ];
-        for (finding, wanted) in findings.iter().zip(wanted) {
-            assert!(finding.starts_with("error: ") && finding.contains(wanted), "{findings:?}");
-        }
-        assert_eq!((findings.len(), loaded.sockets.len()), (4, 1));
-    }
-
-    #[test]
-    fn a_fifo_is_no_unit_and_nobody_waits_for_it() {
-        let folder = Folder::with("fifo", &[("b.service", SERVICE)]);
-        nix::unistd::mkfifo(&folder.0.join("a.service"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let loaded = folder.load(&[""]);
-        assert_eq!(names_of(&loaded.services), ["b.service"]);
-        assert!(loaded.findings[0].to_string().ends_with("not a regular file"));
-    }
-}
+mod tests;

@@ -41,6 +41,7 @@ mod words;
 
 pub use command::{Arguments, Command, Privilege};
 pub use common::{Common, RateLimit};
+pub(crate) use directive::nearest_in as nearest_directive;
 pub use directive::{Directive, all as directives, find as directive};
 pub use document::{Assignment, Unit};
 pub use environment::read_environment_file;
@@ -51,7 +52,7 @@ pub use finding::{Finding, Place, Severity};
 pub use host::Host;
 pub use kill::{Kill, KillMode};
 pub use listen::{Address, Listen, ListenKind};
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_files, look_up, survey};
 pub use name::UnitName;
 pub use service::{ExitStatuses, FdStorePreserve, NotifyAccess, Restart, RestartMode, Service, ServiceType};
 pub use signal::Signal;

@@ -17,6 +17,8 @@ const REAL_TIME_MAX: i32 = 64;
 impl Signal {
     /// SIGHUP.
     pub const HUP: Self = Self(libc::SIGHUP);
+    /// SIGINT.
+    pub const INT: Self = Self(libc::SIGINT);
     /// SIGABRT.
     pub const ABRT: Self = Self(libc::SIGABRT);
     /// SIGKILL.

@@ -26,9 +26,10 @@ mod target {
             "unit" => fuzz::unit,
             "datagram" => fuzz::datagram,
             "control" => fuzz::control,
+            "check" => fuzz::check,
             _ => panic!(
-                "{TARGET}={name:?}: wanted listen, link, state, record, address, failure, http, unit, datagram or \
-                 control"
+                "{TARGET}={name:?}: wanted listen, link, state, record, address, failure, http, unit, datagram, \
+                 control or check"
             ),
         }
     });

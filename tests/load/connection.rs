@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -157,6 +157,11 @@ impl Connection {
     /// Sends bytes as they are while another thread reads.
     pub(crate) fn writer(&self) -> TcpStream {
         self.0.get_ref().try_clone().expect("dup")
+    }
+
+    /// Ends our half of it: nothing more will be sent.
+    pub(crate) fn end_sending(&self) {
+        self.0.get_ref().shutdown(Shutdown::Write).expect("shutdown");
     }
 
     /// Waits so long, or until `bell` rings: in this time nothing may come, and no end either.

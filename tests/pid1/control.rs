@@ -1,9 +1,7 @@
-//! The control socket, and who the stand-in itself depends on: changes that are waited for, the dead that
-//! nobody is told of, signals that were blocked, a parent that is gone.
+//! The control socket, and who the stand-in itself depends on: changes that are waited for, signals that
+//! were blocked, a parent that is gone.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{PidfdFlags, pidfd_open};
 
@@ -23,32 +21,6 @@ in_both_ways! {
             waits.into_iter().for_each(|wait| wait.join().unwrap());
         });
         assert_eq!(standin.ctl(&["show", "--until", "nonsense", "puppet"]).status, 2);
-    }
-
-    fn nobody_who_asks_is_told_of_a_main_process_that_is_dead(way) {
-        let (standin, mut puppet) =
-            run(way, "Type=exec\nRestart=always\nRestartSec=0\n[Unit]\nStartLimitIntervalSec=0\n");
-        let request = b"{\"verb\":\"show\",\"unit\":\"puppet.service\"}\n";
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            // Others ask all the time, so that there is always something to answer.
-            for _ in 0..4 {
-                scope.spawn(|| while !stop.load(Ordering::Relaxed) {
-                    standin.ask(request);
-                });
-            }
-            let told = catch_unwind(AssertUnwindSafe(|| for _ in 0..100 {
-                let pid = rustix::process::Pid::from_raw(puppet.pid.cast_signed()).unwrap();
-                let end = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-                puppet.kill();
-                gone(&end);
-                let told = standin.ask(request);
-                assert!(!told.contains(&format!("\"MainPID\":\"{}\"", puppet.pid)), "{told}");
-                puppet = standin.puppet();
-            }));
-            stop.store(true, Ordering::Relaxed);
-            told.unwrap();
-        });
     }
 
     fn signals_that_were_blocked_before_are_heard(way) {

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::ConnectInfo;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::header::CONTENT_LENGTH;
-use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
-use axum::response::Response;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use futures_util::stream;
 use handover::http::Connection;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
 use crate::pattern::pattern;
@@ -52,8 +55,36 @@ async fn slow(uri: Uri, _body: String) -> String {
     greeting(&uri)
 }
 
-async fn nothing(uri: Uri) -> (StatusCode, String) {
-    (StatusCode::NOT_FOUND, format!("nothing at {}\n", uri.path()))
+async fn nothing(ConnectInfo(connection): ConnectInfo<Connection>, mut request: Request) -> Response {
+    if request.method() != Method::CONNECT {
+        return (StatusCode::NOT_FOUND, format!("nothing at {}\n", request.uri().path())).into_response();
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        if let Ok(tunnel) = upgrade.await {
+            // The client is gone, or has had enough.
+            let _ = echo(TokioIo::new(tunnel), connection).await;
+        }
+    });
+    Response::default()
+}
+
+/// The end of a tunnel: says what it hears, and goodbye when the process is to end; what the client says then
+/// is still heard, until it ends its half.
+async fn echo(mut tunnel: TokioIo<Upgraded>, connection: Connection) -> std::io::Result<()> {
+    let (mut heard, mut parting) = ([0; 4096], false);
+    loop {
+        tokio::select! {
+            read = tunnel.read(&mut heard) => match read? {
+                0 => return tunnel.shutdown().await,
+                read => tunnel.write_all(&heard[..read]).await?,
+            },
+            () = connection.leaving(), if !parting => {
+                parting = true;
+                tunnel.write_all(format!("goodbye from pid {}\n", std::process::id()).as_bytes()).await?;
+            }
+        }
+    }
 }
 
 /// A line every 100 ms.

@@ -10,6 +10,7 @@
 //! | `/bytes?length=N` | N bytes of a pattern; with `&chunked` in chunks |
 //! | `/login?name=NAME` | `hello NAME`, who is logged in on this connection from now on |
 //! | `/whoami` | that name, or `nobody` |
+//! | CONNECT, to anywhere | a tunnel to an end that says what it hears, and goodbye when the process is to end |
 //! | `/ws` | a WebSocket that says what it hears, and goodbye when the process is to end |
 //!
 //! With `number=N` in the query the answer is that request's own: `/` repeats the number, and the pattern

@@ -69,8 +69,7 @@ impl Machine {
 
     /// ExecStart=: the main process.
     pub(super) fn start(&mut self, at: usize, now: u64) {
-        let waits =
-            !matches!(self.settings.kind, ServiceType::Simple | ServiceType::Idle | ServiceType::Exec);
+        let waits = !matches!(self.settings.kind, ServiceType::Simple | ServiceType::Idle);
         self.stay(State::Start, self.settings.timeout_start.filter(|_| waits), now);
         if self.settings.exec_start.is_empty() {
             return self.start_post(0, now);
@@ -78,7 +77,7 @@ impl Machine {
         (self.main, self.alien, self.main_command) = (true, false, at);
         self.actions.push_back(Action::Run(List::Start, at));
         if !waits {
-            // It is forked, and as far as anybody can tell it is executed.
+            // It is forked, and whether it is executed is not waited for.
             self.start_post(0, now);
         }
     }

@@ -12,6 +12,10 @@ impl Machine {
             Event::Reload if matches!(self.state, State::Running | State::Exited) => self.reload(now),
             Event::Reload => {}
             Event::NotRun => self.on_not_run(now),
+            Event::Executed if self.state == State::Start && self.settings.kind == ServiceType::Exec => {
+                self.start_post(0, now);
+            }
+            Event::Executed => {}
             Event::Signalled { some } => self.struck(some, now),
             Event::MainEnded(end) => self.on_main_ended(end, now),
             Event::ControlEnded(end) => self.on_control_ended(end, now),
@@ -108,7 +112,7 @@ impl Machine {
                     self.start(self.main_command + 1, now);
                 }
                 ServiceType::Oneshot => self.start_post(0, now),
-                // Only READY=1 ends this state well.
+                // Only READY=1 ends this state well, or a program that is executed.
                 _ if outcome != Outcome::Success => self.strike(State::StopSigterm, outcome, now),
                 _ => self.strike(State::StopSigterm, Outcome::Protocol, now),
             },

@@ -91,6 +91,8 @@ pub(crate) enum Event {
     Reload,
     /// What was to be run could not even be forked.
     NotRun,
+    /// The program of ExecStart= is executed: what Type=exec waits for.
+    Executed,
     /// How many processes [`Action::Kill`] reached whose end will be noticed.
     Signalled { some: bool },
     /// The main process has ended.

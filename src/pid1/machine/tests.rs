@@ -41,7 +41,10 @@ impl Played {
         while let Some(action) = self.machine.next_action() {
             self.did.push(action);
             match action {
-                Action::Run(List::Start, _) => self.main = true,
+                Action::Run(List::Start, _) => {
+                    self.main = true;
+                    self.machine.handle(Event::Executed, self.now);
+                }
                 Action::Run(list, _) => self.control = Some(list),
                 Action::Kill(strike) => {
                     let all = match strike {

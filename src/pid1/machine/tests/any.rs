@@ -32,8 +32,9 @@ fn any_event() -> impl Strategy<Value = Event> {
 proptest! {
     /// Whatever has happened: a stop, and then nothing but the ends of what runs and time, leads down.
     #[test]
-    fn from_every_state_a_stop_leads_down(events in prop::collection::vec(any_event(), 0..40), kind in 0..4, list in any::<[bool; 8]>()) {
-        let kinds = [ServiceType::Simple, ServiceType::Notify, ServiceType::NotifyReload, ServiceType::Oneshot];
+    fn from_every_state_a_stop_leads_down(events in prop::collection::vec(any_event(), 0..40), kind in 0..5, list in any::<[bool; 8]>()) {
+        use ServiceType::{Exec, Notify, NotifyReload, Oneshot, Simple};
+        let kinds = [Simple, Notify, NotifyReload, Oneshot, Exec];
         let mut p = play(|s| {
             s.kind = kinds[kind as usize];
             s.restart = Restart::Always;

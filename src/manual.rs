@@ -107,7 +107,8 @@
 //!   [`Options::state_bytes`](crate::daemon::Options::state_bytes), as does what is attached to its
 //!   connection. More than that does not move: the request is answered where it began.
 //! * *TLS in the process* has its keys and counters there, which no other process can go on with. It drains
-//!   politely; but its clients connect anew in each upgrade. What does move is plain HTTP behind something
+//!   politely: the last response says so, and then TLS does, too (close_notify). A client that asks nothing
+//!   more stays until the drain deadline. But all connect anew in each upgrade. What does move is plain HTTP behind something
 //!   that ends TLS: HAProxy, nginx, stunnel or a load balancer, over TCP or a unix socket. Such a proxy keeps
 //!   its connections to the service, and sees none of them close.
 //!

@@ -45,7 +45,7 @@ on_every_systemd! {
         let last = web.main_pid();
         let tally = load.stop();
         tally.assert_nothing_lost();
-        assert_eq!(tally.who(), [old, middle, last].into());
+        assert_eq!(tally.pids, [old, middle, last].into());
     }
 
     fn three_reloads_at_once_lose_nothing(systemd) {

@@ -10,7 +10,7 @@
 
 mod connection;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{PipeReader, PipeWriter};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -103,8 +103,8 @@ pub(crate) struct Tally {
     pub(crate) failures: Vec<Loss>,
     /// Keep-alive connections that the service has ended, politely.
     pub(crate) closes: u64,
-    /// Who answered, and when last.
-    pub(crate) pids: BTreeMap<u32, Instant>,
+    /// Who answered.
+    pub(crate) pids: BTreeSet<u32>,
     /// The longest that a client had to wait.
     pub(crate) slowest: Duration,
 }
@@ -160,10 +160,7 @@ impl Load {
             sum.connections += tally.connections;
             sum.closes += tally.closes;
             sum.failures.extend(tally.failures);
-            for (pid, last) in tally.pids {
-                let heard = sum.pids.entry(pid).or_insert(last);
-                *heard = last.max(*heard);
-            }
+            sum.pids.extend(tally.pids);
             sum.slowest = sum.slowest.max(tally.slowest);
         }
         sum
@@ -171,11 +168,6 @@ impl Load {
 }
 
 impl Tally {
-    /// Who answered.
-    pub(crate) fn who(&self) -> BTreeSet<u32> {
-        self.pids.keys().copied().collect()
-    }
-
     /// Fails the test unless every request was answered.
     pub(crate) fn assert_nothing_lost(&self) {
         assert!(self.requests > 0, "the clients did nothing");
@@ -231,7 +223,7 @@ impl Client {
             match answer {
                 Ok((answer, connection)) => {
                     tally.requests += 1;
-                    tally.pids.extend(answer.pid().map(|pid| (pid, Instant::now())));
+                    tally.pids.extend(answer.pid());
                     tally.closes += u64::from(answer.last && !self.is_new());
                     if !answer.last {
                         kept = Some(connection);

@@ -19,7 +19,7 @@ on_every_systemd! {
         }
         let tally = load.stop();
         tally.assert_nothing_lost();
-        let who = tally.who();
+        let who = tally.pids;
         assert!(who.is_subset(&pids) && who.len() > 8, "{who:?} answered of {pids:?}");
         assert_eq!(web.machine.show("web", "InvocationID"), invocation, "the unit has never left `active`");
         assert!(!web.journal_has("which is not our child"), "every main process is PID 1's own child");

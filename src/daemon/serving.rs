@@ -180,6 +180,7 @@ impl Serving {
 mod tests {
     use super::*;
     use crate::daemon::Options;
+    use crate::daemon::connections::Incoming;
     use crate::daemon::ending::Rest;
     use crate::daemon::memory::Memory;
     use crate::daemon::post::Post;
@@ -193,7 +194,7 @@ mod tests {
     use crate::upgrade::journal::Scribe;
     use crate::upgrade::machine::Limits;
     use crate::upgrade::message::Grant;
-    use crate::upgrade::moves::Family;
+    use crate::upgrade::moves::{Arrival, Family};
     use crate::upgrade::predecessor::Predecessor;
     use crate::upgrade::successor::Takeover;
     use nix::sys::signal::{Signal, raise};
@@ -201,16 +202,10 @@ mod tests {
     use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-    use tokio::sync::oneshot;
+    use tokio::sync::{mpsc, oneshot};
 
-    #[tokio::test]
-    async fn connections_without_a_pause_do_not_hide_the_end() {
-        let address = format!("handover serving test {}", std::process::id());
-        let address = SocketAddr::from_abstract_name(address).unwrap();
-        let socket = UnixListener::bind_addr(&address).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let _queued: Vec<_> = (0..50).map(|_| UnixStream::connect_addr(&address).unwrap()).collect();
-
+    /// A service that serves until it is told why not.
+    fn alone() -> (Serving, oneshot::Sender<Why>) {
         let (tell, why) = oneshot::channel();
         let (begin, begun) = oneshot::channel();
         let steward = tokio::spawn(async move {
@@ -226,10 +221,24 @@ mod tests {
             ways,
             end,
         };
+        (serving, tell)
+    }
 
+    /// A listener with so many clients in its queue.
+    fn crowded(name: &str, clients: usize) -> (Listener, Vec<UnixStream>) {
+        let address = format!("handover {name} test {}", std::process::id());
+        let address = SocketAddr::from_abstract_name(address).unwrap();
+        let socket = UnixListener::bind_addr(&address).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let queued = (0..clients).map(|_| UnixStream::connect_addr(&address).unwrap()).collect();
+        (Listener::new(Vec::new(), vec![socket]).unwrap(), queued)
+    }
+
+    #[tokio::test]
+    async fn connections_without_a_pause_do_not_hide_the_end() {
+        let ((serving, tell), (listener, _queued)) = (alone(), crowded("serving", 50));
         let (drain, accepted) = (serving.drain().clone(), Arc::new(AtomicUsize::new(0)));
         let (counter, mut tell) = (Arc::clone(&accepted), Some(tell));
-        let listener = Listener::new(Vec::new(), vec![socket]).unwrap();
         let handler = move |_stream, _peer| {
             counter.fetch_add(1, SeqCst);
             drain.begin();
@@ -240,6 +249,33 @@ mod tests {
         };
         assert_eq!(serving.serve(listener, handler).await, Outcome::Drained);
         assert_eq!(accepted.load(SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn connections_without_a_pause_hide_neither_those_from_elsewhere_nor_the_end() {
+        let ((serving, tell), (listener, _queued)) = (alone(), crowded("mixed", 50));
+        let (send, connections) = Connections::new();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let arrival = Arrival { socket: ours.into(), family: Family::Unix, id: None, state: Vec::new() };
+
+        let (drain, (told, mut origins)) = (serving.drain().clone(), mpsc::unbounded_channel());
+        let (mut arrival, mut tell) = (Some(arrival), Some(tell));
+        let handler = move |live: Live| {
+            told.send(live.origin()).unwrap();
+            if let Some(arrival) = arrival.take() {
+                send.send(Incoming::moved(arrival)).unwrap();
+            } else if let Some(tell) = tell.take() {
+                drain.begin();
+                tell.send(Why::HandedOver).unwrap();
+            }
+            std::future::ready(())
+        };
+        assert_eq!(serving.serve_connections(listener, connections, handler).await, Outcome::Drained);
+        assert_eq!(
+            [origins.recv().await, origins.recv().await],
+            [Some(Origin::Accepted), Some(Origin::Moved)]
+        );
+        assert_eq!(origins.recv().await, None);
     }
 
     /// The first process of a service, of which `pid1` keeps what it is sent.

@@ -28,10 +28,12 @@
 #![expect(clippy::print_stderr, reason = "systemd has it in the journal")]
 
 mod pages;
+mod parting;
 mod pattern;
 
 use std::time::Duration;
 
+use axum::middleware::from_fn;
 use handover::daemon::{Daemon, Error, Options};
 use handover::http::{Connection, Http, Keep};
 
@@ -60,8 +62,11 @@ async fn main() -> Result<(), Error> {
     if failure == "crash-after-ready" {
         std::process::abort();
     }
-    let pages = pages::routes().into_make_service_with_connect_info::<Connection>();
+    parting::begin(&serving);
+    let pages = pages::routes().layer(from_fn(parting::answer));
+    let pages = pages.into_make_service_with_connect_info::<Connection>();
     let _ = http().serve(serving, listener, connections, pages).await;
+    parting::end();
     Ok(())
 }
 

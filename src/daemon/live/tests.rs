@@ -328,10 +328,10 @@ async fn a_stash_that_fails_frees_its_place_whatever_the_reason() {
     for _ in 0..2 * SHAPE.cells {
         assert!(matches!(live.stash().await, Err(StashError::NoManager)), "no place is lost");
     }
-    upgrade.giver.call_for_good();
     for _ in 0..2 * SHAPE.cells {
         let mut rest = Box::pin(live.rest());
         assert!(soon(&mut rest).await.is_none());
+        upgrade.giver.call_for_good();
         let offers = upgrade.offers().await;
         upgrade.vault.keep(offers).await;
         assert!(soon(&mut rest).await.is_none(), "it stays");

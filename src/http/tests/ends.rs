@@ -21,6 +21,20 @@ async fn a_connection_that_nobody_takes_ends_with_the_response_that_says_so() {
 }
 
 #[tokio::test]
+async fn what_nobody_took_is_not_offered_again_and_again() {
+    let mut old = Process::new("old");
+    let mut client = old.connect();
+    assert_eq!(client.get("/").await, "old /");
+    old.retire();
+    assert!(old.has_resting().await, "it was on offer, and is not taken");
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    let offers = tokio::time::timeout(Duration::ZERO, old.giver.next_offers()).await;
+    assert!(offers.is_err(), "it is on offer again");
+}
+
+#[tokio::test]
 async fn a_client_that_wants_the_connection_closed_has_it_closed() {
     for request in ["GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"] {
         let process = Process::new("it");

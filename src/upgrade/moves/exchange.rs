@@ -80,7 +80,7 @@ impl Exchange {
         if followed && !follows {
             let slots: Vec<_> =
                 lock(&self.0.register).slots.iter().map(|(_, slot)| Arc::clone(slot)).collect();
-            slots.iter().for_each(|slot| slot.wake());
+            slots.iter().for_each(|slot| slot.unwanted());
         }
     }
 

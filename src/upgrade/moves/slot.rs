@@ -135,7 +135,8 @@ impl<S> Slot<S> {
         if !inner.awaited.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             inner.awaited = Some(context.waker().clone());
         }
-        let tell = inner.phase == Phase::Resting && !inner.told && self.exchange.follows();
+        // Who was not taken once is not offered again and again.
+        let tell = inner.phase == Phase::Resting && !inner.told && !inner.refused && self.exchange.follows();
         inner.told |= tell;
         drop(inner);
         if tell {
@@ -273,18 +274,24 @@ impl<S: ?Sized> Slot<S> {
     /// The offer is void: it rests as before, if it was not withdrawn. Where it was for good, its task is
     /// woken.
     pub(crate) fn back(&self, batch: u64) {
-        let refused = self.exchange.follows();
-        self.step(Phase::Offered(batch), Phase::Resting);
-        if refused {
+        let rests = self.step(Phase::Offered(batch), Phase::Resting);
+        // One that was withdrawn will be offered when it rests again.
+        if rests && self.exchange.follows() {
             lock(&self.inner).refused = true;
             self.wake();
         }
     }
 
     /// Wakes whoever awaits the end of its rest: it has not come, but neither will what it waited for.
-    pub(super) fn wake(&self) {
+    fn wake(&self) {
         let waker = lock(&self.inner).awaited.clone();
         waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Nobody wants it at the moment; whoever does then has not refused it.
+    pub(super) fn unwanted(&self) {
+        lock(&self.inner).refused = false;
+        self.wake();
     }
 
     /// From here on nobody engages it, until [`reopen`](Self::reopen) or [`gone`](Self::gone). `false` if

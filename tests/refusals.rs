@@ -98,8 +98,10 @@ on_every_systemd! {
     fn a_program_that_is_not_there_fails_the_start_and_later_the_reload_with_its_name(systemd) {
         for program in ["/nonexistent/server", "no-such-server --port 8080"] {
             let app = App::prepare(systemd, THREE, "", program, "Restart=no\n");
+            let mark = app.machine.mark();
             assert_ne!(app.machine.run(&["systemctl", "start", "app.service"]).status, 0);
             assert_eq!(app.machine.show("app", "ExecMainStatus"), "21");
+            app.machine.await_journal(&mark, &["-u", "app"], "run: failed: exec-failed: ");
             assert!(app.journal_has(program.split(' ').next().unwrap()));
         }
         let app = App::boot(systemd, THREE, "", SCRIPT);
@@ -141,8 +143,10 @@ on_every_systemd! {
         let exec = format!("ExecStart=\nExecStart=/usr/bin/perl /run/above.pl /usr/bin/handover run -- {PYTHON}\nRestart=no\n");
         let app = App::prepare(systemd, THREE, "", PYTHON, &exec);
         app.machine.push("/run/above.pl", above, 0o644);
+        let mark = app.machine.mark();
         assert_ne!(app.machine.run(&["systemctl", "start", "app.service"]).status, 0);
         assert_eq!(app.machine.show("app", "ExecMainStatus"), "20");
-        assert!(app.journal_has("another seccomp listener is above us, and there can be one only"));
+        let words = "another seccomp listener is above us, and there can be one only";
+        app.machine.await_journal(&mark, &["-u", "app"], words);
     }
 }

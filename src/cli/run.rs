@@ -16,6 +16,9 @@ use crate::run::{self, Busy, Error, Options, Probe, Strategy};
 /// The unit's sockets, each given several times with ReusePort=yes, are the slots of its generations; a
 /// program that binds their addresses gets them in place of its own. Add
 /// ExecReload=/usr/bin/handover reload, Type=notify and Delegate=yes.
+///
+/// At each reload the new generation gets the environment, limits, umask, nice level and OOM score that the
+/// unit has by then; its user, its sandbox and these options stay as they are until the service is restarted.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Ask the new generation through the real port before it gets clients: tcp, http:PATH or exec:COMMAND

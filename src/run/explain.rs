@@ -185,6 +185,9 @@ impl Sight {
         if !notes.is_empty() {
             say(format!("but      {notes}"));
         }
+        if let Some(suspicion) = generation.notes.suspicion() {
+            say(format!("but      {suspicion}"));
+        }
         if generation.notes.has_unix {
             say("but      it binds a unix socket, which can have no slots: two generations would".into());
             say("         fight for its path".into());

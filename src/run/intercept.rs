@@ -30,7 +30,7 @@ pub(crate) struct Notes {
 }
 
 /// What is said of a program with an io_uring that never got ready.
-const RING: &str = "; it has an io_uring: a bind through that is not seen, and gets no slot (have it bind by \
+const RING: &str = "it has an io_uring: a bind through that is not seen, and gets no slot (have it bind by \
                     the system call, or take LISTEN_FDS)";
 
 /// Most notes of one generation.
@@ -43,8 +43,8 @@ impl Notes {
     }
 
     /// What may be the matter with one that never got ready, beside that.
-    pub(crate) fn suspicion(&self) -> &'static str {
-        if self.has_ring { RING } else { "" }
+    pub(crate) fn suspicion(&self) -> Option<&'static str> {
+        self.has_ring.then_some(RING)
     }
 
     fn note(&mut self, words: String) {

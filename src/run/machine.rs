@@ -33,6 +33,7 @@ pub(crate) use self::kept::Kept;
 #[cfg(test)]
 pub(crate) use self::kept::{KeptGeneration, Phase};
 pub(crate) use self::words::{Action, Event, Limits, OnBusy};
+use self::words::{Generation, State};
 use crate::upgrade::{Failure, Reason};
 
 /// The first pause after a crash; it doubles.
@@ -47,49 +48,6 @@ const STABLE: Duration = Duration::from_secs(10);
 /// Most generations on one shared listener.
 const MOST_SHARING: usize = 4;
 
-/// How a generation is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// It served when this runner was started.
-    Survivor,
-    Starting {
-        until: Instant,
-    },
-    Probing {
-        until: Instant,
-    },
-    /// It could serve. Nobody has come to it yet: a program that cannot go on for long does not get that far.
-    Settling {
-        until: Instant,
-    },
-    Canary {
-        until: Instant,
-    },
-    Live {
-        since: Instant,
-    },
-    Draining {
-        since: Instant,
-    },
-    Stopping {
-        until: Instant,
-    },
-    /// It was killed before it served.
-    Failed(Failure),
-    /// The same, to make way for another start by the same wish.
-    Replaced,
-    /// It was killed after it served.
-    Killed,
-}
-
-/// One start of the program.
-#[derive(Clone, Debug)]
-pub(super) struct Generation {
-    pub(super) number: u64,
-    pub(super) slot: usize,
-    pub(super) state: State,
-}
-
 /// How far the upgrade is that somebody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
@@ -103,11 +61,11 @@ enum Wish {
 #[derive(Debug)]
 pub(crate) struct Machine {
     limits: Limits,
-    pub(super) generations: Vec<Generation>,
+    generations: Vec<Generation>,
     last: u64,
     wish: Option<Wish>,
     /// In which slot to start the program again, and when.
-    pub(super) restart: Option<(usize, Instant)>,
+    restart: Option<(usize, Instant)>,
     /// Where new connections go.
     home: usize,
     crashes: u32,

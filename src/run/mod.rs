@@ -21,7 +21,7 @@
 //!
 //! | what fails | what happens |
 //! |---|---|
-//! | the new program cannot be executed, exits, hangs, binds another address, fails its probe | it is killed whole; the old one serves on; `handover reload` fails with the [`Reason`](crate::upgrade::Reason) |
+//! | the new program cannot be executed, exits, hangs, binds another address, fails its probe | it is killed whole; the old one serves on; `handover reload` fails with the [`Reason`] |
 //! | the live generation ends by itself | what is new waits in the queue of its slot; it is started again there, later and later |
 //! | the runner is killed, KillMode=process | the programs live on, and the next runner goes on with them; one that the FD store did not keep the live one for starts a generation beside them, and switches to it |
 //! | the runner is killed, any other KillMode= | PID 1 kills the programs, too, and starts the runner again; what is new waits |

@@ -27,7 +27,6 @@ pub(crate) enum Wanted {
     /// An upgrade of the service.
     Upgrade,
     /// That a runner executes itself anew.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "there are no runners without it"))]
     Renewal,
 }
 

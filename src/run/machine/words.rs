@@ -1,6 +1,6 @@
-//! The words of the machine: what it hears, what it says, and what it goes by.
+//! The words of the machine: what it hears, what it says, what it goes by, and how a generation is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::upgrade::Failure;
 
@@ -99,4 +99,47 @@ pub(crate) enum Action {
     Retired { number: u64, cut: bool },
     /// End, well or not.
     Exit(Result<(), Failure>),
+}
+
+/// How a generation is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It served when this runner was started.
+    Survivor,
+    Starting {
+        until: Instant,
+    },
+    Probing {
+        until: Instant,
+    },
+    /// It could serve. Nobody has come to it yet: a program that cannot go on for long does not get that far.
+    Settling {
+        until: Instant,
+    },
+    Canary {
+        until: Instant,
+    },
+    Live {
+        since: Instant,
+    },
+    Draining {
+        since: Instant,
+    },
+    Stopping {
+        until: Instant,
+    },
+    /// It was killed before it served.
+    Failed(Failure),
+    /// The same, to make way for another start by the same wish.
+    Replaced,
+    /// It was killed after it served.
+    Killed,
+}
+
+/// One start of the program.
+#[derive(Clone, Debug)]
+pub(super) struct Generation {
+    pub(super) number: u64,
+    pub(super) slot: usize,
+    pub(super) state: State,
 }

@@ -169,11 +169,11 @@ impl Runner {
         } else if !notes.is_empty() {
             Some((Reason::Elsewhere, notes))
         } else {
-            let words = self.slots.words();
-            Some((
-                Reason::NeverReady,
-                format!("nobody in it waits on all of its sockets ({words}){}", generation.notes.suspicion()),
-            ))
+            let mut trouble = format!("nobody in it waits on all of its sockets ({})", self.slots.words());
+            if let Some(suspicion) = generation.notes.suspicion() {
+                trouble = format!("{trouble}; {suspicion}");
+            }
+            Some((Reason::NeverReady, trouble))
         };
     }
 

@@ -27,11 +27,12 @@ impl Runner {
                     let failure = Failure::new(Reason::UnderWay, "the runner is being renewed; ask again");
                     let _ = caller.send(&Answer::Failed(failure), &[]);
                 }
-                None => {}
+                // PID 1 waits for an upgrade.
+                None => renewal.wanted = Wanted::Upgrade,
             }
             return vec![];
         }
-        if wanted == Wanted::Renewal || self.is_outdated() {
+        if wanted == Wanted::Renewal || (self.is_outdated() && self.is_quiet()) {
             return self.begin_renewal(caller, wanted).await;
         }
         self.ask(caller).await

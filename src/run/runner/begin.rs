@@ -62,7 +62,11 @@ fn begin(
     };
     let limits = options.limits(slots.width(), !slots.shared().is_empty());
     let machine = match handed_on {
-        Some(before) => Machine::revive(limits, &before.state.machine, Instant::now()),
+        Some(before) => {
+            let mut kept = before.state.machine.clone();
+            kept.generations.retain(|one| left.generations.contains_key(&one.number));
+            Machine::revive(limits, &kept, Instant::now())
+        }
         None => machine(limits, &slots, &left)?,
     };
     feed_the_watchdog()?;

@@ -55,7 +55,7 @@ const TEST: Duration = Duration::from_secs(10);
 pub(super) struct Renewal {
     /// Who waits for it, or for an upgrade after it.
     pub(super) caller: Option<AsyncChannel>,
-    wanted: Wanted,
+    pub(super) wanted: Wanted,
     is_tested: bool,
 }
 
@@ -114,6 +114,11 @@ impl Runner {
         let there = process::executed_path().and_then(fs::metadata).map(identity);
         let here = fs::metadata("/proc/self/exe").map(identity);
         matches!((there, here), (Ok(there), Ok(here)) if there != here)
+    }
+
+    /// Whether nothing comes that could not go along.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.machine.keep(Instant::now()).is_some()
     }
 
     /// Has the new runner test itself first.

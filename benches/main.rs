@@ -14,6 +14,7 @@ mod http;
 mod moving;
 mod request;
 mod restoring;
+mod run;
 mod service;
 mod standin;
 mod stashing;
@@ -29,7 +30,7 @@ use std::process::{Command, ExitCode};
 /// A group by its name on the command line, and what measures it.
 type Group = (&'static str, fn(&mut table::Table));
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     ("upgrade", upgrade::measure),
     ("request", request::measure),
     ("http", http::measure),
@@ -40,6 +41,7 @@ const GROUPS: [Group; 10] = [
     ("standin", standin::measure),
     ("check", check::measure),
     ("worlds", worlds::measure),
+    ("run", run::measure),
 ];
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Some(store::STARTER) => return store::start(),
         Some(stashing::STASHER) => return stashing::stash(),
         Some(standin::FILLER) => return standin::fill(),
+        Some(run::BINDER) => return run::bind(),
         _ => {}
     }
     // Cargo adds an option of its own.

@@ -30,8 +30,10 @@ const BATCH: usize = 100;
 
 /// How the client uses its connections.
 #[derive(Clone, Copy)]
-enum Use {
+pub(crate) enum Use {
+    /// One for all requests.
     KeepAlive,
+    /// One for each.
     NewConnection,
 }
 
@@ -73,7 +75,7 @@ pub(crate) fn compare(table: &mut Table, pair: Pair) {
 }
 
 /// Keeps this thread, and the processes that it starts, where it is.
-fn on_one_cpu(work: impl FnOnce()) {
+pub(crate) fn on_one_cpu(work: impl FnOnce()) {
     let this_thread = Pid::from_raw(0);
     let allowed = sched_getaffinity(this_thread).expect("the CPUs that we may use");
     let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu) == Ok(true));
@@ -151,7 +153,8 @@ fn row(
     }
 }
 
-fn ask(address: SocketAddr, connections: Use, requests: usize) {
+/// So many requests, one after the other.
+pub(crate) fn ask(address: SocketAddr, connections: Use, requests: usize) {
     let mut kept = Connection::open(address);
     for _ in 0..requests {
         match connections {

@@ -98,7 +98,7 @@ fn hello(name: &str, address: SocketAddr) -> [(String, String); 2] {
 }
 
 /// An address that nobody has at the moment.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address")
 }

@@ -9,6 +9,7 @@
 #![expect(clippy::expect_used, reason = "a test's hands: what fails, fails the test")]
 
 mod connection;
+mod guest;
 
 use std::collections::BTreeSet;
 use std::io::{PipeReader, PipeWriter};
@@ -21,6 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::lab::Machine;
 pub(crate) use connection::{Answer, Connection, Loss, Sight};
+pub(crate) use guest::{Guest, Talk};
 
 /// How late a response may be before it counts as lost.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,6 +38,8 @@ pub(crate) enum Client {
     KeepAlive,
     /// The same, and so long between an answer and the next request. Once more when all is over.
     Thinking(Duration),
+    /// Of a program that knows nothing of us, in its own manner.
+    Guest(Guest),
 }
 
 /// Clients at work.
@@ -62,8 +66,13 @@ impl Bell {
     }
 
     fn rings(&self) -> bool {
+        self.rings_within(Duration::ZERO)
+    }
+
+    fn rings_within(&self, time: Duration) -> bool {
         let end = PollFd::new(self.0.as_fd(), PollFlags::POLLIN);
-        poll(&mut [end], PollTimeout::ZERO).expect("poll a pipe") > 0
+        let time = PollTimeout::try_from(time).expect("a time for poll(2)");
+        poll(&mut [end], time).expect("poll a pipe") > 0
     }
 }
 
@@ -203,6 +212,9 @@ impl Tally {
 
 impl Client {
     fn work(self, address: &str, first: u64, bell: &Bell, tally: &mut Tally, mut each: impl FnMut()) {
+        if let Self::Guest(guest) = self {
+            return guest.work(address, bell, tally, each);
+        }
         let mut kept: Option<Connection> = None;
         let mut numbers = first..;
         while !bell.rings() {

@@ -28,6 +28,7 @@ mod keeper;
 mod kill;
 mod package;
 mod pid1;
+mod programs;
 mod refusals;
 mod reload;
 mod renewal;

@@ -61,7 +61,8 @@ impl App {
 
     /// Installs the units and starts the sockets, if there are any.
     pub(crate) fn prepare(systemd: Systemd, sockets: &str, options: &str, program: &str, more: &str) -> Self {
-        let machine = Machine::with(systemd).bind(env!("CARGO_BIN_EXE_handover"), "/usr/bin/handover").boot();
+        let machine = Machine::with(systemd).with_programs();
+        let machine = machine.bind(env!("CARGO_BIN_EXE_handover"), "/usr/bin/handover").boot();
         machine.push("/srv/index.html", "hello\n", 0o644);
         machine.push(SCRIPT, format!("#!/bin/sh\nexec {PYTHON}\n"), 0o755);
         let service = format!(
@@ -121,7 +122,7 @@ impl App {
     }
 }
 
-on_real_systemd! {
+on_every_systemd_with_programs! {
     fn pythons_own_server_is_upgraded_again_and_again_and_no_request_is_lost(systemd) {
         let app = App::boot(systemd, THREE, "", PYTHON);
         let (main, load) = (app.machine.show("app", "MainPID"), app.load());
@@ -289,6 +290,7 @@ on_real_systemd! {
         let more = "DynamicUser=yes\nNoNewPrivileges=yes\nProtectSystem=strict\nPrivateTmp=yes\n\
                     CapabilityBoundingSet=\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n\
                     SystemCallFilter=@system-service pidfd_getfd seccomp\nProtectProc=invisible\nProcSubset=pid\n";
+        differs_on_standin!("it makes no users: DynamicUser=");
         let app = App::prepare(systemd, THREE, "--probe http:/", PYTHON, more);
         app.machine.succeed(&["systemctl", "start", "app.service"]);
         let load = app.load();

@@ -16,7 +16,7 @@ flags = int(open(folder + '/fdinfo/' + fd).readlines()[1].split()[1], 8)
 print('non-blocking' if flags & os.O_NONBLOCK else 'blocking')
 ";
 
-on_real_systemd! {
+on_every_systemd_with_programs! {
     fn without_a_socket_unit_the_slots_are_made_and_outlive_a_killed_runner(systemd) {
         let app = App::boot(systemd, "", "", PYTHON);
         let load = app.load();

@@ -1,7 +1,7 @@
 //! The service that the library is measured against: plain tokio, and nothing to stop it but a signal.
 //!
 //! Its handler asks a flag whether the service ends, as any does that ends politely: what is measured
-//! is the library, not what a compiler makes of a handler that never has to ask.
+//! is the library, not what a compiler makes of a handler that never has to ask. An argument is the address.
 #![expect(clippy::print_stdout, reason = "the benchmark wants the address")]
 
 mod hello;
@@ -14,7 +14,8 @@ use tokio::net::TcpListener;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned());
+    let listener = TcpListener::bind(address).await?;
     println!("{}", listener.local_addr()?);
     let (body, ending) = (hello::body(), Arc::new(AtomicBool::new(false)));
     loop {

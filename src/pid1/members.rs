@@ -110,7 +110,8 @@ impl Members {
     /// The processes of a service that live.
     pub(crate) fn of(&self, unit: &str, traces: &Traces) -> Vec<i32> {
         if let Some(cgroup) = self.cgroup(unit) {
-            let procs = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+            let procs = with_those_below(cgroup).into_iter().map(|cgroup| cgroup.join("cgroup.procs"));
+            let procs: String = procs.map(|procs| fs::read_to_string(procs).unwrap_or_default()).collect();
             return procs.lines().filter_map(|pid| pid.parse().ok()).filter(|pid| lives(*pid)).collect();
         }
         let all = all();
@@ -135,7 +136,9 @@ impl Members {
     pub(crate) fn leave(&self, unit: &str) {
         if let Some(cgroup) = self.cgroup(unit) {
             // One with a process in it stays, and is used again.
-            let _ = fs::remove_dir(cgroup);
+            for cgroup in with_those_below(cgroup).into_iter().rev() {
+                let _ = fs::remove_dir(cgroup);
+            }
         }
     }
 }
@@ -154,6 +157,20 @@ impl Drop for Members {
             }
         }
     }
+}
+
+/// A cgroup, and those that its service has made below it, each behind the one in which it is.
+fn with_those_below(cgroup: PathBuf) -> Vec<PathBuf> {
+    let mut all = vec![cgroup];
+    let mut next = 0;
+    while let Some(folder) = all.get(next) {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let below: Vec<_> = folders.map(|entry| entry.path()).collect();
+        all.extend(below);
+        next += 1;
+    }
+    all
 }
 
 /// Whether a process lives, and is not only waited for by its parent.

@@ -45,6 +45,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Who has lived so long has not crashed again, but for the first time.
 const STABLE: Duration = Duration::from_secs(10);
 
+/// Under serial, how long clients wait at most for what the old generation has begun, before it is stopped.
+const GRACE: Duration = Duration::from_millis(300);
+
 /// Most generations on one shared listener.
 const MOST_SHARING: usize = 4;
 
@@ -163,9 +166,17 @@ impl Machine {
         self.generations.iter().filter(leaves).count()
     }
 
+    /// Whether what is new waits in a slot in which no generation is yet.
+    pub(crate) fn is_held_back(&self) -> bool {
+        let is_free = || self.generations.iter().all(|one| one.slot != self.home);
+        self.limits.serial && self.wish == Some(Wish::Queued) && is_free()
+    }
+
     /// The slots in which something runs or will run.
     pub(crate) fn taken(&self) -> impl Iterator<Item = usize> {
-        self.generations.iter().map(|one| one.slot).chain(self.restart.map(|(slot, _)| slot))
+        let held_back = Some(self.home).filter(|_| self.is_held_back());
+        let coming = self.restart.map(|(slot, _)| slot).or(held_back);
+        self.generations.iter().map(|one| one.slot).chain(coming)
     }
 
     /// When [`Event::Tick`] is due at the latest, whatever else happens.
@@ -181,7 +192,7 @@ impl Machine {
             | State::Settling { until }
             | State::Canary { until }
             | State::Stopping { until } => Some(until),
-            State::Draining { since } => Some(since + self.limits.drain),
+            State::Draining { since } => Some(since + self.drain()),
             State::Survivor | State::Live { .. } | State::Failed(_) | State::Replaced | State::Killed => None,
         }
     }
@@ -212,8 +223,10 @@ impl Machine {
                 _ => vec![],
             },
             Event::Empty { number } => match self.state(number) {
-                Some(State::Draining { since }) if now >= *since + self.limits.linger => {
-                    self.stop(number, self.limits.stop, now)
+                Some(State::Draining { since })
+                    if self.limits.serial || now >= *since + self.limits.linger =>
+                {
+                    self.leave(number, now)
                 }
                 _ => vec![],
             },
@@ -236,7 +249,7 @@ impl Machine {
         }
         if let (true, Some((number, _))) = (self.limits.serial, self.live()) {
             self.wish = Some(Wish::Queued);
-            return [vec![Action::Hold], self.stop(number, self.limits.drain, now)].concat();
+            return [vec![Action::Hold], self.hold_back(number, now)].concat();
         }
         if self.free_slot().is_some() {
             self.wish = Some(Wish::Queued);

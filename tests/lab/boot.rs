@@ -34,7 +34,7 @@ pub(crate) fn run(plan: &Plan) -> Result<ExitCode, String> {
     // Out of the user's session: Ctrl-C there ends the user, and the pipe's end tells us. It fails for a
     // process that leads its group, that is when a person runs us from a shell; then Ctrl-C is for us.
     let _ = nix::unistd::setsid();
-    let root = roots::get(plan.systemd)?;
+    let root = roots::get(plan.tree())?;
     let signals = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
     let signals: SigSet = signals.into_iter().collect();
     signals.thread_block().doing("block signals")?;

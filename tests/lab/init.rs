@@ -18,6 +18,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{chdir, pivot_root, sethostname};
 
 use crate::machine::Systemd;
+use crate::roots::Tree;
 use crate::{Doing, Plan, cgroup, standin};
 
 /// What a machine could do to the host's kernel, and no test needs. CAP_SYS_BOOT stays: poweroff.
@@ -56,7 +57,11 @@ fn become_pid_1(words: &[String]) -> Result<(), String> {
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).doing("make / private")?;
 
     let (root, base, standin) = (Path::new(root), state.join("tree"), plan.systemd == Systemd::Standin);
-    let new = if standin { standin::tree(root, &base) } else { overlay(root, &base) }?;
+    let of_the_host = plan.tree() == Tree::Of(Systemd::Standin);
+    let new = if of_the_host { standin::tree(root, &base) } else { overlay(root, &base) }?;
+    if standin {
+        standin::replace_systemd(&new)?;
+    }
     kernel_files(&new)?;
     devices(&new, console)?;
     runtime_files(&new, state)?;

@@ -75,6 +75,12 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
+    /// Has it stand on the tree with more servers, where there is one: 257's, and the stand-in's.
+    pub(crate) fn with_programs(mut self) -> Self {
+        self.options.push("--programs".into());
+        self
+    }
+
     /// Shows a file of the host at `path`, read-only.
     pub(crate) fn bind(self, host: impl AsRef<Path>, path: &str) -> Self {
         self.option("--bind", host.as_ref(), path)

@@ -27,15 +27,17 @@ use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 
 use machine::{Machine, Systemd};
+use roots::Tree;
 
 const USAGE: &str = "\
-lab build [SYSTEMD]...                    build the root trees that are missing, by default all
+lab build [SYSTEMD|programs]...           build the root trees that are missing, by default all
 lab run SYSTEMD [OPTION]... -- COMMAND    boot a machine, run COMMAND in it, destroy it
 lab boot SYSTEMD [OPTION]...              boot a machine, print `ready PID CGROUP`, destroy it at EOF or SIGTERM
 lab exec PID [--user USER] -- COMMAND     run COMMAND in the machine whose PID 1 is PID on this host
-lab missing [SYSTEMD]                     say what this host lacks for machines; exit 1 if anything
+lab missing [SYSTEMD [--programs]]        say what this host lacks for machines; exit 1 if anything
 
-SYSTEMD is V252, V257, V262, or Standin, which needs no tree; OPTION is --bind HOST:PATH (read-only) or --copy HOST:PATH, for files.
+SYSTEMD is V252, V257, V262, or Standin, which needs no tree; OPTION is --bind HOST:PATH (read-only) or --copy HOST:PATH,
+for files, or --programs: V257 and Standin stand on a tree with more servers than the others have.
 Root trees are kept in $HANDOVER_LAB_CACHE, by default /var/cache/handover-lab.";
 
 fn main() -> ExitCode {
@@ -57,21 +59,29 @@ fn dispatch(words: &[String]) -> Result<ExitCode, String> {
         "init" => Err(init::run(rest)),
         "exec" => enter::run(rest),
         "run" => run(&Plan::parse(rest)?),
-        "missing" => Ok(needs::missing(rest.first().map(|name| name.parse()).transpose()?).map_or(
-            ExitCode::SUCCESS,
-            |what| {
-                println!("{what}");
-                ExitCode::FAILURE
-            },
-        )),
+        "missing" => missing(rest),
         _ => Err(USAGE.into()),
     }
 }
 
 /// Builds the trees of those named, or of all.
 fn build(names: &[String]) -> Result<(), String> {
-    let named: Vec<_> = names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
-    roots::build_all(if named.is_empty() { &Systemd::ALL } else { &named })
+    let tree = |name: &String| match name.as_str() {
+        "programs" => Ok(Tree::Programs),
+        systemd => systemd.parse().map(Tree::Of),
+    };
+    let named: Vec<_> = names.iter().map(tree).collect::<Result<_, _>>()?;
+    roots::build_all(if named.is_empty() { &Tree::ALL } else { &named })
+}
+
+/// Says what is missing for machines with this PID 1, or with any.
+fn missing(words: &[String]) -> Result<ExitCode, String> {
+    let missing = match words {
+        [] => needs::missing(&Systemd::ALL.map(Tree::Of)),
+        _ => needs::missing(&[Plan::parse(words)?.tree()]),
+    };
+    let said = missing.map(|what| println!("{what}"));
+    Ok(said.map_or(ExitCode::SUCCESS, |()| ExitCode::FAILURE))
 }
 
 /// Boots what `plan` says, runs its command with our own standard streams, and passes its exit code on.
@@ -81,6 +91,9 @@ fn run(plan: &Plan) -> Result<ExitCode, String> {
         return Err(USAGE.into());
     }
     let mut machine = Machine::with(plan.systemd);
+    if plan.programs {
+        machine = machine.with_programs();
+    }
     for (host, path) in &plan.binds {
         machine = machine.bind(host, path);
     }
@@ -96,6 +109,8 @@ fn run(plan: &Plan) -> Result<ExitCode, String> {
 /// What a machine is to be, as the command line says it.
 struct Plan {
     systemd: Systemd,
+    /// See [`Tree::new`].
+    programs: bool,
     /// Host file, path inside; read-only and the same file.
     binds: Vec<(PathBuf, String)>,
     /// Host file, path inside; the machine's own copy.
@@ -109,11 +124,15 @@ impl Plan {
     fn parse(words: &[String]) -> Result<Self, String> {
         let mut rest = words.iter();
         let systemd = rest.next().ok_or(USAGE)?.parse()?;
-        let (mut binds, mut copies) = (Vec::new(), Vec::new());
+        let (mut binds, mut copies, mut programs) = (Vec::new(), Vec::new(), false);
         while let Some(word) = rest.next() {
             let list = match word.as_str() {
                 "--bind" => &mut binds,
                 "--copy" => &mut copies,
+                "--programs" => {
+                    programs = true;
+                    continue;
+                }
                 "--" => break,
                 _ => return Err(format!("{word}: not an option\n{USAGE}")),
             };
@@ -123,7 +142,12 @@ impl Plan {
             list.push((host, path.trim_start_matches('/').to_owned()));
         }
         let command = rest.cloned().collect();
-        Ok(Self { systemd, binds, copies, command, words: words.to_vec() })
+        Ok(Self { systemd, programs, binds, copies, command, words: words.to_vec() })
+    }
+
+    /// What the machine stands on.
+    fn tree(&self) -> Tree {
+        Tree::new(self.systemd, self.programs)
     }
 }
 

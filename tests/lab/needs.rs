@@ -6,14 +6,14 @@ use std::path::Path;
 use nix::unistd::{AccessFlags, access, geteuid};
 
 use crate::machine::Systemd;
+use crate::roots::Tree;
 use crate::{cgroup, roots};
 
 /// CAP_SYS_ADMIN, capabilities(7).
 const SYS_ADMIN: u32 = 21;
 
-/// What is missing, in words for the person who can mend it; None if machines with this PID 1, or with every
-/// systemd, can run.
-pub(crate) fn missing(systemd: Option<Systemd>) -> Option<String> {
+/// What is missing, in words for the person who can mend it; None if machines can run on these trees.
+pub(crate) fn missing(trees: &[Tree]) -> Option<String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     if !geteuid().is_root() {
         return Some("not root".into());
@@ -32,11 +32,11 @@ pub(crate) fn missing(systemd: Option<Systemd>) -> Option<String> {
     if !read("/proc/filesystems").lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay") {
         return Some("no overlay file system: modprobe overlay".into());
     }
-    if systemd == Some(Systemd::Standin) && !Path::new("/usr/bin/setpriv").exists() {
-        return Some("no /usr/bin/setpriv, of util-linux".into());
+    if *trees == [Tree::Of(Systemd::Standin)] {
+        let setpriv = Path::new("/usr/bin/setpriv");
+        return (!setpriv.exists()).then(|| "no /usr/bin/setpriv, of util-linux".into());
     }
-    let to_build = || systemd != Some(Systemd::Standin) && roots::to_build().is_some();
-    to_build().then(cannot_build).flatten()
+    roots::to_build(trees).then(cannot_build).flatten()
 }
 
 /// Why root trees cannot be built here.

@@ -18,19 +18,45 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-syste
     libselinux1,libapparmor1,libaudit1,libacl1,libkmod2,libcrypt1,libbpf1,libzstd1,liblz4-1,\
     login,mount,passwd,procps,util-linux,python3,nginx";
 
+/// Servers that know nothing of handover either, and what compiles two more of them.
+const PROGRAMS: &str = "gunicorn,python3-uvicorn,nodejs,redis-server,openjdk-21-jre-headless,golang-go";
+
+/// What a machine stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tree {
+    /// With this systemd in it; the stand-in's is this host's own /usr.
+    Of(Systemd),
+    /// That of 257, and programs.
+    Programs,
+}
+
+impl Tree {
+    /// All that are built.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Programs, Self::Of(Systemd::V252), Self::Of(Systemd::V257), Self::Of(Systemd::V262)];
+
+    /// The tree for a machine with this PID 1; with `programs`, where there is a tree that has them.
+    pub(crate) fn new(systemd: Systemd, programs: bool) -> Self {
+        match systemd {
+            Systemd::V257 | Systemd::Standin if programs => Self::Programs,
+            _ => Self::Of(systemd),
+        }
+    }
+}
+
 /// A tree, and the shared lock that keeps it from being cleared away while a machine stands on it.
 pub(crate) struct Root {
     pub(crate) path: PathBuf,
     _lock: File,
 }
 
-/// The tree for `systemd`, built now if it is missing; whoever else wants it meanwhile waits.
-pub(crate) fn get(systemd: Systemd) -> Result<Root, String> {
-    if systemd == Systemd::Standin {
+/// The tree, built now if it is missing; whoever else wants it meanwhile waits.
+pub(crate) fn get(tree: Tree) -> Result<Root, String> {
+    if tree == Tree::Of(Systemd::Standin) {
         // Nobody clears it away.
         return Ok(Root { path: "/usr".into(), _lock: File::open("/usr").doing("/usr")? });
     }
-    let path = path(systemd);
+    let path = path(tree);
     let cache = path.parent().ok_or("the cache has no path")?;
     fs::create_dir_all(cache).doing(cache.display())?;
     let lock_path = path.with_extension("lock");
@@ -39,7 +65,7 @@ pub(crate) fn get(systemd: Systemd) -> Result<Root, String> {
     if !path.exists() {
         lock.unlock().and_then(|()| lock.lock()).doing(lock_path.display())?;
         if !path.exists() {
-            build(systemd, &path, &lock)?;
+            build(tree, &path, &lock)?;
             clear_older(&path);
         }
         lock.unlock().and_then(|()| lock.lock_shared()).doing(lock_path.display())?;
@@ -48,15 +74,15 @@ pub(crate) fn get(systemd: Systemd) -> Result<Root, String> {
 }
 
 /// Builds what is missing of `wanted`, two at a time: more would only wait for the disk. A line for each.
-pub(crate) fn build_all(wanted: &[Systemd]) -> Result<(), String> {
+pub(crate) fn build_all(wanted: &[Tree]) -> Result<(), String> {
     let queue = Mutex::new(wanted.iter().copied());
     // A function of its own, so that the lock is not held while a tree is built.
     let next = || queue.lock().map(|mut queue| queue.next()).map_err(|why| why.to_string());
     let worker = || {
-        while let Some(systemd) = next()? {
+        while let Some(tree) = next()? {
             let start = Instant::now();
-            let root = get(systemd)?;
-            println!("{systemd} {} {:.1} s", root.path.display(), start.elapsed().as_secs_f32());
+            let root = get(tree)?;
+            println!("{tree:?} {} {:.1} s", root.path.display(), start.elapsed().as_secs_f32());
         }
         Ok(())
     };
@@ -67,9 +93,9 @@ pub(crate) fn build_all(wanted: &[Systemd]) -> Result<(), String> {
     })
 }
 
-/// The first systemd whose tree is not there.
-pub(crate) fn to_build() -> Option<Systemd> {
-    Systemd::ALL.into_iter().find(|systemd| !path(*systemd).exists())
+/// Whether one of these trees is not there.
+pub(crate) fn to_build(trees: &[Tree]) -> bool {
+    trees.iter().any(|tree| !path(*tree).exists())
 }
 
 /// The Debian mirror of this machine's own apt sources.
@@ -87,16 +113,16 @@ pub(crate) fn mirror() -> Result<String, String> {
     found.ok_or_else(|| "apt's sources name no mirror of Debian's main".into())
 }
 
-fn suite(systemd: Systemd) -> &'static str {
-    match systemd {
-        Systemd::V252 => "bookworm",
-        Systemd::V257 => "trixie",
-        Systemd::V262 => "sid",
-        Systemd::Standin => "none",
+fn suite(tree: Tree) -> &'static str {
+    match tree {
+        Tree::Of(Systemd::V252) => "bookworm",
+        Tree::Of(Systemd::V257) | Tree::Programs => "trixie",
+        Tree::Of(Systemd::V262) => "sid",
+        Tree::Of(Systemd::Standin) => "none",
     }
 }
 
-fn recipe() -> Vec<String> {
+fn recipe(tree: Tree) -> Vec<String> {
     let mut words = vec!["--variant=minbase".into(), format!("--include={PACKAGES}")];
     words.push("--aptopt=Acquire::Retries \"3\"".into());
     // A mirror that stands still, a snapshot, is as good; signatures are checked as ever.
@@ -107,17 +133,33 @@ fn recipe() -> Vec<String> {
         words.push(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
     }
     words.push(format!("--customize-hook={}", include_str!("root.sh")));
+    if tree == Tree::Programs {
+        words.push(format!("--include={PROGRAMS}"));
+        // The JRE's package insists on a folder for its manual.
+        words.push("--essential-hook=mkdir -p \"$1/usr/share/man/man1\"".into());
+        let sources = [
+            ("Server.java", include_str!("../programs/Server.java")),
+            ("server.go", include_str!("../programs/server.go")),
+        ];
+        for (name, source) in sources {
+            let write = format!(
+                "mkdir -p \"$1/opt/programs\"; cat > \"$1/opt/programs/{name}\" <<'END'\n{source}END"
+            );
+            words.push(format!("--customize-hook={write}"));
+        }
+        words.push(format!("--customize-hook={}", include_str!("programs.sh")));
+    }
     words
 }
 
-/// Where the tree for `systemd` is, or will be: `<cache>/<suite>-<recipe>[-<week>]`.
-fn path(systemd: Systemd) -> PathBuf {
+/// Where the tree is, or will be: `<cache>/<suite>-<recipe>[-<week>]`.
+fn path(tree: Tree) -> PathBuf {
     let cache = std::env::var_os("HANDOVER_LAB_CACHE").unwrap_or_else(|| "/var/cache/handover-lab".into());
     // FNV-1a: the same in every build of this program, which std's hasher does not promise.
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    let hash = recipe().join("\0").bytes().fold(0xcbf2_9ce4_8422_2325, mix);
-    let mut name = format!("{}-{hash:016x}", suite(systemd));
-    if systemd == Systemd::V262 {
+    let hash = recipe(tree).join("\0").bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+    let mut name = format!("{}-{hash:016x}", suite(tree));
+    if tree == Tree::Of(Systemd::V262) {
         let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         name += &format!("-{}", age.as_secs() / (7 * 24 * 3600));
     }
@@ -128,20 +170,20 @@ fn path(systemd: Systemd) -> PathBuf {
 ///
 /// The lock is mmdebstrap's standard input, so that it is held until the last of the builders is gone,
 /// also when we are killed.
-fn build(systemd: Systemd, path: &Path, lock: &File) -> Result<(), String> {
+fn build(tree: Tree, path: &Path, lock: &File) -> Result<(), String> {
     let half = path.with_extension("half");
     if half.exists() {
         fs::remove_dir_all(&half).doing(half.display())?;
     }
     let mut command = Command::new("mmdebstrap");
-    command.args(recipe()).arg(suite(systemd)).arg(&half).arg(mirror()?);
+    command.args(recipe(tree)).arg(suite(tree)).arg(&half).arg(mirror()?);
     let lock = lock.try_clone().doing("lock")?;
     let output = command.stdin(lock).stdout(Stdio::null()).output().doing("mmdebstrap")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let mut last: Vec<&str> = said.lines().rev().take(20).collect();
         last.reverse();
-        return Err(format!("mmdebstrap {}: {}\n{}", suite(systemd), output.status, last.join("\n")));
+        return Err(format!("mmdebstrap {}: {}\n{}", suite(tree), output.status, last.join("\n")));
     }
     fs::rename(&half, path).doing(path.display())
 }

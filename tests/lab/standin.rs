@@ -1,5 +1,6 @@
 //! A machine whose PID 1 is the stand-in, `handover pid1`: its tree is this host's own /usr, and what a
-//! service needs beside it. There is nothing of systemd in it, but `systemctl`, which is the stand-in's.
+//! service needs beside it; or 257's with programs. There is nothing of systemd in it that runs, but
+//! `systemctl`, which is the stand-in's.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -39,19 +40,7 @@ pub(crate) fn tree(usr: &Path, base: &Path) -> Result<PathBuf, String> {
         fs::create_dir(folder).doing(folder.display())?;
     }
     bind(&root, &root)?;
-    for folder in [
-        "usr",
-        "etc/systemd/system",
-        "var/lib",
-        "home/tester",
-        "root",
-        "opt",
-        "proc",
-        "sys",
-        "dev",
-        "run",
-        "tmp",
-    ] {
+    for folder in ["usr", "var/lib", "home/tester", "root", "opt", "proc", "sys", "dev", "run", "tmp"] {
         fs::create_dir_all(root.join(folder)).doing(folder)?;
     }
     let usr = overlay(usr, &over)?;
@@ -66,7 +55,6 @@ pub(crate) fn tree(usr: &Path, base: &Path) -> Result<PathBuf, String> {
         }
     }
     settings(&root)?;
-    programs(&root)?;
     Ok(root)
 }
 
@@ -91,22 +79,24 @@ fn settings(root: &Path) -> Result<(), String> {
         bind(alternatives, &root.join("etc/alternatives"))?;
         read_only(&root.join("etc/alternatives"), MsFlags::empty())?;
     }
-    let unit =
-        format!("[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=cat {SYNC_FILE}\n");
-    text(&format!("etc/systemd/system/{SYNC}"), &unit)
+    Ok(())
 }
 
-/// The stand-in in systemd's place.
-fn programs(root: &Path) -> Result<(), String> {
+/// The stand-in in systemd's place, with no units but those of a test.
+pub(crate) fn replace_systemd(root: &Path) -> Result<(), String> {
     for name in ABSENT {
         let program = root.join("usr/bin").join(name);
         if program.exists() {
             fs::remove_file(program).doing(name)?;
         }
     }
-    let units = root.join("usr/lib/systemd/system");
-    fs::create_dir_all(&units).doing(units.display())?;
-    new_mount("tmpfs", &units, MsFlags::empty(), "mode=755")?;
+    for units in UNITS.map(|units| root.join(units.trim_start_matches('/'))) {
+        fs::create_dir_all(&units).doing(units.display())?;
+        new_mount("tmpfs", &units, MsFlags::empty(), "mode=755")?;
+    }
+    let unit =
+        format!("[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=cat {SYNC_FILE}\n");
+    fs::write(root.join("etc/systemd/system").join(SYNC), &unit).doing(SYNC)?;
     let own = std::env::current_exe().doing("the name of this program")?;
     let built = own.parent().and_then(Path::parent).ok_or("this program is nowhere")?.join("handover");
     let inside = root.join(HANDOVER.trim_start_matches('/'));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Generation, MOST_SHARING, Machine, State, Wish};
+use super::{Action, GRACE, Generation, MOST_SHARING, Machine, State, Wish};
 use crate::upgrade::{Failure, Reason};
 
 impl Machine {
@@ -15,7 +15,7 @@ impl Machine {
             actions.extend(match state {
                 State::Settling { .. } => self.settled(number, now),
                 State::Canary { .. } => self.go_live(number, now),
-                State::Draining { .. } => self.stop(number, self.limits.stop, now),
+                State::Draining { .. } => self.leave(number, now),
                 State::Stopping { .. } => {
                     self.turn(number, State::Killed);
                     vec![Action::Kill { number }]
@@ -130,6 +130,28 @@ impl Machine {
         vec![Action::Start { number: self.last, slot }]
     }
 
+    /// Has what is new wait for the next generation, where there is another slot to wait in; the live one
+    /// finishes what it has begun, and stops.
+    pub(super) fn hold_back(&mut self, number: u64, now: Instant) -> Vec<Action> {
+        let Some(slot) = self.free_slot().filter(|_| self.limits.slots > 1) else {
+            return self.leave(number, now);
+        };
+        self.home = slot;
+        self.turn(number, State::Draining { since: now });
+        vec![Action::Steer { slot, but: None }]
+    }
+
+    /// How long a generation may drain.
+    pub(super) fn drain(&self) -> Duration {
+        if self.limits.serial { self.limits.drain.min(GRACE) } else { self.limits.drain }
+    }
+
+    /// It has drained. Under serial that was for moments, and it may take its time for the rest.
+    pub(super) fn leave(&mut self, number: u64, now: Instant) -> Vec<Action> {
+        let patience = if self.limits.serial { self.limits.drain } else { self.limits.stop };
+        self.stop(number, patience, now)
+    }
+
     /// Sends it its signal.
     pub(super) fn stop(&mut self, number: u64, patience: Duration, now: Instant) -> Vec<Action> {
         self.turn(number, State::Stopping { until: now + patience });
@@ -174,8 +196,11 @@ impl Machine {
         self.generations.iter().any(comes)
     }
 
-    /// Whether nobody is in the slot that new connections go to.
+    /// Whether nobody is in the slot that new connections go to, or anywhere if there can be but one.
     pub(super) fn is_home_free(&self) -> bool {
+        if self.limits.serial {
+            return self.generations.is_empty();
+        }
         self.limits.slots < 2 || self.generations.iter().all(|one| one.slot != self.home)
     }
 

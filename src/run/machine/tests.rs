@@ -211,18 +211,29 @@ fn when_every_slot_is_taken_it_waits_or_kills_or_refuses() {
 }
 
 #[test]
-fn serial_stops_the_old_one_first_and_uses_its_slot_also_if_who_asked_goes() {
+fn serial_stops_the_old_one_first_while_clients_wait_in_another_slot_also_if_who_asked_goes() {
     let serial = Limits { serial: true, ..LIMITS };
     let mut rig = Rig::serving(serial);
+    assert_eq!(rig.hear(Event::Asked), [Action::Hold, everybody_to(1)]);
+    assert!(rig.machine.is_held_back() && rig.machine.taken().eq([0, 1]));
+    assert_eq!(rig.hear(Event::Empty { number: 1 }), [Action::Signal { number: 1 }]);
+    let actions = rig.gone(1);
+    assert_eq!(actions, [Action::Retired { number: 1, cut: false }, Action::Start { number: 2, slot: 1 }]);
+    assert!(rig.make_ready(2).contains(&Action::Switched { number: 2 }));
+
+    assert_eq!(rig.hear(Event::Asked), [Action::Hold, everybody_to(0)]);
+    assert_eq!(failed_with(&rig.hear(Event::CallerGone)), Some(Reason::HelperLost));
+    assert_eq!(rig.pass(GRACE), [Action::Signal { number: 2 }]);
+    rig.gone(2);
+    assert_eq!(rig.hear(Event::Tick), [Action::Start { number: 3, slot: 0 }]);
+}
+
+#[test]
+fn serial_never_has_two_also_where_there_is_one_socket() {
+    let mut rig = Rig::serving(Limits { serial: true, slots: 1, ..LIMITS });
     assert_eq!(rig.hear(Event::Asked), [Action::Hold, Action::Signal { number: 1 }]);
     let actions = rig.gone(1);
     assert_eq!(actions, [Action::Retired { number: 1, cut: false }, Action::Start { number: 2, slot: 0 }]);
-    assert!(rig.make_ready(2).contains(&Action::Switched { number: 2 }));
-
-    rig.hear(Event::Asked);
-    assert_eq!(failed_with(&rig.hear(Event::CallerGone)), Some(Reason::HelperLost));
-    rig.gone(2);
-    assert_eq!(rig.hear(Event::Tick), [Action::Start { number: 3, slot: 0 }]);
 }
 
 #[test]

@@ -179,7 +179,7 @@ impl Runner {
 
     /// Looks after the slots in which no generation is.
     pub(super) fn tend(&mut self) {
-        if self.machine.live().is_some() {
+        if self.machine.live().is_some() || self.machine.is_held_back() {
             let taken: Vec<_> = self.machine.taken().collect();
             self.relays.tend(&self.slots, &taken, &self.tell_relayed);
         }

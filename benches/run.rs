@@ -1,0 +1,198 @@
+//! What `handover run` costs: the requests of a program under it beside the same program alone, the calls
+//! that it is asked about, and the memory of the runner.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind as bind_to, socket};
+use nix::unistd::Pid;
+
+use crate::client::Connection;
+use crate::request::{Use, ask, on_one_cpu};
+use crate::service::started;
+use crate::standin::free_address;
+use crate::table::{Row, Table, median};
+use crate::weight::Memory;
+use crate::{HANDOVER, sample};
+
+/// The argument by which this program is one that binds again and again.
+pub(crate) const BINDER: &str = "binder";
+
+/// Pairs of batches of requests, and requests in each.
+const PAIRS: usize = 301;
+const BATCH: usize = 100;
+
+/// How often a bind is timed.
+const BINDS: usize = 500;
+
+/// How often the program is upgraded before its runner is weighed.
+const UPGRADES: usize = 5;
+
+/// All of it.
+pub(crate) fn measure(table: &mut Table) {
+    on_one_cpu(|| {
+        throughput(table, "throughput under `handover run`, keep-alive", Use::KeepAlive);
+        throughput(table, "  with a new connection for each request", Use::NewConnection);
+    });
+    binds(table);
+    memory(table);
+}
+
+/// A runner, and below it a program that prints a line when it serves; stopped when dropped.
+struct Runner(Child);
+
+impl Runner {
+    /// Starts it without a service manager: it makes its slots itself.
+    fn start(program: &[&str]) -> (Self, BufReader<std::process::ChildStdout>) {
+        let mut command = Command::new(HANDOVER);
+        command.args(["run", "--drain", "1s", "--"]).args(program).env_clear();
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("start a runner");
+        let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        (Self(child), output)
+    }
+
+    /// One that runs the sample at this address.
+    fn of_sample(address: SocketAddr) -> (Self, BufReader<std::process::ChildStdout>) {
+        let (program, address) = (sample("plain").display().to_string(), address.to_string());
+        let (runner, mut output) = Self::start(&[&program, &address]);
+        output.read_line(&mut String::new()).expect("the sample says where it serves");
+        (runner, output)
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.0.id().cast_signed())
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let _ = kill(self.pid(), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// Requests in turns to the program alone and to the same one under a runner.
+fn throughput(table: &mut Table, what: &'static str, connections: Use) {
+    let (mut alone, there) = started(Command::new(sample("plain")).env_clear());
+    let here = free_address();
+    let (runner, _output) = Runner::of_sample(here);
+    let batch = |address| {
+        let begin = Instant::now();
+        ask(address, connections, BATCH);
+        BATCH as f64 / begin.elapsed().as_secs_f64()
+    };
+    let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for pair in 0..PAIRS {
+        // Whoever comes second finds the caches as the first left them.
+        let (one, other) = if pair % 2 == 0 {
+            let one = batch(there);
+            (one, batch(here))
+        } else {
+            let other = batch(here);
+            (batch(there), other)
+        };
+        without.push(one);
+        with.push(other);
+        ratios.push(other / one);
+    }
+    drop(runner);
+    alone.kill().and_then(|()| alone.wait()).expect("end the sample");
+    let ratio = median(&ratios);
+    table.add(&Row {
+        what,
+        measured: format!("{:.0}/s", median(&with)),
+        beside: format!("{:.0}/s alone", median(&without)),
+        ratio: Some(ratio),
+        bound: Some((">= 0.98", ratio >= 0.98)),
+    });
+}
+
+/// The calls that the kernel asks the runner about, beside the same ones of a program that nobody watches.
+fn binds(table: &mut Table) {
+    let this = std::env::current_exe().expect("name of this program").display().to_string();
+    let watched = |address: &str| {
+        let (_runner, mut output) = Runner::start(&[&this, BINDER, address]);
+        microseconds(&mut output)
+    };
+    let alone = |address: &str| {
+        let mut command = Command::new(&this);
+        let command = command.args([BINDER, address]).env_clear().stdout(Stdio::piped());
+        let mut child = command.spawn().expect("start a program that binds");
+        let told = microseconds(&mut BufReader::new(child.stdout.take().expect("stdout is piped")));
+        child.kill().and_then(|()| child.wait()).expect("end it");
+        told
+    };
+    let address = free_address().to_string();
+    let ([slot, elsewhere], [slot_alone, elsewhere_alone]) = (watched(&address), alone(&address));
+    let mut row = |what, measured: f64, plain: f64| {
+        table.add(&Row {
+            what,
+            measured: format!("{measured:.0} µs"),
+            beside: format!("{plain:.1} µs alone"),
+            ratio: None,
+            bound: Some(("< 1 ms", measured < 1000.0)),
+        });
+    };
+    row("a bind(2) that gets a slot", slot, slot_alone);
+    row("  of an address that no slot has", elsewhere, elsewhere_alone);
+}
+
+/// What the program that binds says: of its own address, and of any.
+fn microseconds(output: &mut impl BufRead) -> [f64; 2] {
+    let mut line = String::new();
+    output.read_line(&mut line).expect("a line of the program that binds");
+    let times: Vec<f64> = line.split_whitespace().map(|time| time.parse().expect("a number")).collect();
+    times.try_into().expect("two times")
+}
+
+/// The life of the program that binds: its own address, and any free port, again and again. Then it
+/// serves, for as long as it lives.
+pub(crate) fn bind() -> ExitCode {
+    let address: SocketAddr = std::env::args().nth(2).and_then(|text| text.parse().ok()).expect("an address");
+    let SocketAddr::V4(own) = address else { panic!("an IPv4 address is wanted, not {address}") };
+    let time = |to: SockaddrIn| {
+        let times = (0..BINDS).map(|_| {
+            let fresh = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None);
+            let fresh = fresh.expect("a socket");
+            let begin = Instant::now();
+            bind_to(std::os::fd::AsRawFd::as_raw_fd(&fresh), &to).expect("bind");
+            begin.elapsed().as_secs_f64() * 1e6
+        });
+        median(&times.collect::<Vec<_>>())
+    };
+    let (slot, any) = (time(own.into()), time(SockaddrIn::new(127, 0, 0, 1, 0)));
+    println!("{slot} {any}");
+    let listener = TcpListener::bind(address).expect("its address");
+    listener.incoming().for_each(drop);
+    ExitCode::SUCCESS
+}
+
+/// What the runner has in memory, when it has done its work for a while.
+fn memory(table: &mut Table) {
+    let address = free_address();
+    let (runner, _output) = Runner::of_sample(address);
+    let mut serves = Connection::ask_once(address);
+    for _ in 0..UPGRADES {
+        kill(runner.pid(), Signal::SIGHUP).expect("ask for an upgrade");
+        let (old, until) = (serves, Instant::now() + Duration::from_secs(30));
+        while serves == old {
+            assert!(Instant::now() < until, "no new generation serves");
+            serves = Connection::ask_once(address);
+            // As a client does that has other things to do.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    drop(TcpStream::connect(address));
+    let memory = Memory::of(runner.pid().as_raw());
+    table.add(&Row {
+        what: "memory of a runner, resident, after 5 upgrades",
+        measured: format!("{} KiB", memory.resident),
+        beside: format!("{} KiB its own", memory.anonymous),
+        ratio: None,
+        bound: Some(("<= 3 MiB", memory.resident <= 3072)),
+    });
+}

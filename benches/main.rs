@@ -18,6 +18,7 @@ mod run;
 mod service;
 mod standin;
 mod stashing;
+mod status;
 mod store;
 mod table;
 mod upgrade;
@@ -30,7 +31,7 @@ use std::process::{Command, ExitCode};
 /// A group by its name on the command line, and what measures it.
 type Group = (&'static str, fn(&mut table::Table));
 
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group; 12] = [
     ("upgrade", upgrade::measure),
     ("request", request::measure),
     ("http", http::measure),
@@ -42,6 +43,7 @@ const GROUPS: [Group; 11] = [
     ("check", check::measure),
     ("worlds", worlds::measure),
     ("run", run::measure),
+    ("status", status::measure),
 ];
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Some(stashing::STASHER) => return stashing::stash(),
         Some(standin::FILLER) => return standin::fill(),
         Some(run::BINDER) => return run::bind(),
+        Some(status::ASKER) => return status::ask(),
         _ => {}
     }
     // Cargo adds an option of its own.

@@ -20,6 +20,7 @@
 //! | `unit` | systemd.unit(5): services and sockets as their files describe them (feature `cli`) |
 //! | `manager` | org.freedesktop.systemd1 from outside (feature `cli`) |
 //! | `check` | what is wrong with these units, and the line that mends it (feature `cli`) |
+//! | `status` | how a service stands: by the manager, the kernel, and its own word (feature `cli`) |
 //! | `pid1` | a stand-in for PID 1, for where no systemd runs (feature `cli`) |
 //! | `run` | unmodified programs: slots, steering, generations (feature `cli`) |
 //! | `cli` | words for people (feature `cli`) |
@@ -53,6 +54,9 @@ pub mod manager;
 
 #[cfg(feature = "cli")]
 pub mod check;
+
+#[cfg(feature = "cli")]
+pub mod status;
 
 #[cfg(feature = "cli")]
 pub mod pid1;

@@ -26,7 +26,7 @@ pub(crate) const NGINX: &str = "daemon off; worker_processes 2; pid /run/nginx.p
 events { } http { access_log off; server { listen 0.0.0.0:8080; root /srv; } }";
 
 /// A server on the socket that it is passed, which says when it is ready.
-const TAKER: &str = "\
+pub(crate) const TAKER: &str = "\
 import http.server as h, os, socket
 assert os.environ['LISTEN_PID'] == str(os.getpid())
 server = h.ThreadingHTTPServer(('', 0), h.SimpleHTTPRequestHandler, bind_and_activate=False)

@@ -29,6 +29,7 @@ const PURE: &[&str] = &[
     "cli/demo/record.rs",
     "cli/demo/session.rs",
     "cli/demo/words.rs",
+    "cli/init/text.rs",
     "fdstore/books.rs",
     "fdstore/layout.rs",
     "fdstore/names.rs",

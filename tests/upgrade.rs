@@ -1,5 +1,6 @@
 //! `handover upgrade`: whoever asks learns the truth, by the exit status, in words and in JSON.
 
+use std::io::{BufRead, BufReader};
 use std::process::Child;
 
 use serde_json::{Value, json};
@@ -107,21 +108,88 @@ on_every_systemd! {
         assert_eq!(fields(&record, &["outcome", "old_pid", "serving_pid", "drained"]), json!(["switched", main.pid, web.main_pid(), false]));
     }
 
-    fn of_several_units_each_gets_its_turn_and_the_first_failure_is_the_answer(systemd) {
+    fn of_several_units_the_first_failure_is_the_answer_and_those_behind_it_are_not_tried(systemd) {
         let web = Web::boot(systemd);
         web.machine.unit("plain.service", PLAIN);
         web.machine.succeed(&["systemctl", "start", "plain"]);
         let old = web.main_pid();
-        let told = upgrade(&web, &["gone", "web", "plain"]);
-        assert_eq!(told.status, 5, "{told:?}");
-        assert!(told.stdout.starts_with(&format!("web.service: {old} -> {} ", web.main_pid())), "{told:?}");
-        let units: Vec<_> = told.stderr.lines().map(|line| line.split_once(':').unwrap().0).collect();
-        assert_eq!(units, ["gone.service", "plain.service"]);
-        let told = upgrade(&web, &["--json", "web", "plain", "gone"]);
+        let told = upgrade(&web, &["web", "plain", "gone"]);
         assert_eq!(told.status, 3, "{told:?}");
-        let records: Vec<Value> = told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let outcomes: Vec<_> = records.iter().map(|record| &record["outcome"]).collect();
-        assert_eq!(outcomes, ["switched", "refused", "refused"]);
+        assert!(told.stdout.starts_with(&format!("web.service: {old} -> {} ", web.main_pid())), "{told:?}");
+        let lines: Vec<_> = told.stderr.lines().map(|line| line.split_once(": ").unwrap()).collect();
+        assert_eq!(lines[1], ("gone.service", "not tried, for another one failed"));
+        assert_eq!((lines.len(), lines[0].0), (2, "plain.service"));
+        let told = upgrade(&web, &["--json", "web", "gone", "plain"]);
+        assert_eq!(told.status, 5, "{told:?}");
+        let outcomes: Vec<_> = ended(&told).iter().map(|record| record["outcome"].clone()).collect();
+        assert_eq!(outcomes, ["switched", "refused", "not-tried"]);
+    }
+
+    fn several_at_a_time_are_upgraded_together(systemd) {
+        let web = Web::boot(systemd);
+        let socket = include_str!("../units/web.socket").replace("8080", "8081").replace("Sockets of web", "more");
+        let service = include_str!("../units/web.service").replace("Sockets=web.socket", "Sockets=more.socket");
+        web.machine.units(&[("more.socket", &socket), ("more.service", &service)]);
+        web.machine.succeed(&["systemctl", "start", "more.socket", "more.service"]);
+        let load = web.load();
+        let told = upgrade(&web, &["--parallel=2", "--json", "web", "more"]);
+        assert_eq!(told.status, 0, "{told:?}");
+        let mut units: Vec<_> = ended(&told).iter().map(|record| record["unit"].as_str().unwrap().to_owned()).collect();
+        units.sort();
+        assert_eq!(units, ["more.service", "web.service"]);
+        load.stop().assert_nothing_lost();
+    }
+
+    fn before_anything_is_touched_the_unit_is_checked_and_the_new_program_checks_itself(systemd) {
+        let web = Web::boot_with(systemd, "[X-Handover]\nCheck=/bin/sh -c 'echo port %p is taken >&2; exit 3'\n");
+        let main = web.main_pid();
+        let told = upgrade(&web, &["--pre-flight", "web"]);
+        assert_eq!((told.status, &*told.stdout), (42, ""), "{told:?}");
+        assert!(told.stderr.contains("exit status: 3: port web is taken"), "{told:?}");
+        web.drop_in("[Service]\nTimeoutStartSec=5s\n[X-Handover]\nCheck=/bin/true\n");
+        let told = upgrade(&web, &["--pre-flight", "--json", "web"]);
+        assert_eq!((told.status, &ended(&told)[0]["outcome"]), (42, &json!("pre-flight")), "{told:?}");
+        assert_eq!(web.main_pid(), main, "nothing was touched");
+        web.drop_in("[X-Handover]\nCheck=/bin/true\n");
+        assert_eq!(upgrade(&web, &["--pre-flight", "web"]).status, 0);
+    }
+
+    fn an_upgrade_is_told_in_events_while_it_happens(systemd) {
+        let web = Web::boot_with(systemd, FAIL_BY_FILE);
+        let (old, gate) = (web.main(), Gate::shut(&web.machine));
+        let mut busy = web.connect_to(&old);
+        busy.send("/slow?ms=25000", false).unwrap();
+        let mut told = start(&web, &["--json", "--wait=drained", "web"]);
+        let mut events = BufReader::new(told.stdout.take().unwrap()).lines();
+        let mut next = |what: &str| loop {
+            let line = events.next().unwrap_or_else(|| panic!("no event {what}")).unwrap();
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if event["event"] == what {
+                return event;
+            }
+        };
+        assert_eq!(next("begun")["pid"], json!(old.pid));
+        let arrival = gate.arrival();
+        assert_eq!(next("phase")["text"], "upgrading");
+        drop((arrival, gate));
+        assert_ne!(next("switched")["pid"], json!(old.pid));
+        assert_eq!(next("draining")["draining"][0][0], json!(old.pid));
+        drop(busy);
+        assert_eq!(next("ended")["drained"], json!(true));
+        assert_eq!(told.wait().unwrap().code(), Some(0));
+    }
+
+    fn ctrl_c_ends_the_command_and_not_the_upgrade(systemd) {
+        let web = Web::boot_with(systemd, FAIL_BY_FILE);
+        let (old, gate) = (web.main_pid(), Gate::shut(&web.machine));
+        let told = web.machine.spawn(&["timeout", "--signal=INT", "--preserve-status", "--foreground", "2", "handover", "upgrade", "web"]);
+        let arrival = gate.arrival();
+        let told = finish(told);
+        assert_eq!(told.status, 43, "{told:?}");
+        assert!(told.stderr.contains("goes on without this command"), "{told:?}");
+        assert_eq!(web.main_pid(), old);
+        drop((arrival, gate));
+        soon("a new main process", || web.main_pid() != old);
     }
 
     fn what_cannot_be_upgraded_is_refused_with_what_to_do(systemd) {
@@ -201,9 +269,17 @@ fn killed_during_an_upgrade(web: &Web) -> (Output, u32) {
     (told, old)
 }
 
-/// The only line of what was printed.
+/// How the only unit ended.
 fn record(told: &Output) -> Value {
-    serde_json::from_str(&told.stdout).unwrap_or_else(|error| panic!("{error}: {told:?}"))
+    let mut ended = ended(told);
+    assert_eq!(ended.len(), 1, "{told:?}");
+    ended.remove(0)
+}
+
+/// How each unit ended.
+fn ended(told: &Output) -> Vec<Value> {
+    let read = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {told:?}"));
+    told.stdout.lines().map(read).filter(|event: &Value| event["event"] == "ended").collect()
 }
 
 fn fields(record: &Value, names: &[&str]) -> Value {

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 
+use super::completions::services;
 use super::unit_name;
 use crate::check::{self, Finding, Severity, Units, Version};
 use crate::manager::{Error, Manager, Scope};
@@ -60,7 +62,7 @@ pub(crate) struct Check {
     #[arg(long, value_name = "RULE", exclusive = true)]
     explain: Option<String>,
     /// Units by name, unit files, and folders of them; `web` means web.service
-    #[arg(required_unless_present_any = ["rules", "explain"], value_name = "UNIT|FILE")]
+    #[arg(required_unless_present_any = ["rules", "explain"], value_name = "UNIT|FILE", add = ArgValueCompleter::new(services))]
     units: Vec<String>,
 }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::manager::{Drain, End, Error, Failure, Refusal, Report, Verdict};
+use crate::status::Status;
 
 /// How the program ends. `handover upgrade --help` lists these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +28,16 @@ pub(crate) enum Exit {
     Died,
     /// 9: the time is up.
     TimeUp,
-    /// 10 to 39, 42 and more: what the ExecReload= helper exited with.
+    /// 10 to 39, 44 and more: what the ExecReload= helper exited with.
     Helper(u8),
     /// 40: there is no bus, or no systemd on it, or it went away; or no stand-in answers.
     NoBus,
     /// 41: another job of the unit rules out a reload.
     Busy,
+    /// 42: it was found before that it would fail.
+    PreFlight,
+    /// 43: Ctrl-C.
+    Interrupted,
 }
 
 impl From<Exit> for u8 {
@@ -51,6 +56,8 @@ impl From<Exit> for u8 {
             Exit::Helper(status) => status,
             Exit::NoBus => 40,
             Exit::Busy => 41,
+            Exit::PreFlight => 42,
+            Exit::Interrupted => 43,
         }
     }
 }
@@ -58,6 +65,43 @@ impl From<Exit> for u8 {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(u8::from(exit))
+    }
+}
+
+/// How `handover status` ends: the statuses of `systemctl status`, which are the LSB's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum StatusExit {
+    /// 0: it serves.
+    Running,
+    /// 1: it could not be asked for, or the answer could not be written.
+    Failed,
+    /// 3: it does not run.
+    NotActive,
+    /// 4: there is no such unit.
+    NotFound,
+    /// What kept us from asking, as of an upgrade.
+    Error(u8),
+}
+
+impl From<StatusExit> for ExitCode {
+    fn from(exit: StatusExit) -> Self {
+        Self::from(match exit {
+            StatusExit::Running => 0,
+            StatusExit::Failed => 1,
+            StatusExit::NotActive => 3,
+            StatusExit::NotFound => 4,
+            StatusExit::Error(status) => status,
+        })
+    }
+}
+
+impl From<&Status> for StatusExit {
+    fn from(status: &Status) -> Self {
+        match (status.is_there(), status.is_active()) {
+            (false, false) => Self::NotFound,
+            (_, false) => Self::NotActive,
+            (_, true) => Self::Running,
+        }
     }
 }
 
@@ -81,7 +125,7 @@ impl From<&Failure> for Exit {
     fn from(failure: &Failure) -> Self {
         match failure.helper.as_ref().and_then(|helper| helper.end) {
             Some(End::Exited(status)) => match u8::try_from(status) {
-                Ok(status @ (10..=39 | 42..)) => Self::Helper(status),
+                Ok(status @ (10..=39 | 44..)) => Self::Helper(status),
                 _ => Self::Failed,
             },
             _ => Self::Failed,
@@ -109,6 +153,7 @@ impl From<&Error> for Exit {
         match error {
             Error::NoBus { .. }
             | Error::NoManager { .. }
+            | Error::NoBridge { .. }
             | Error::BusLost { .. }
             | Error::NoStandin { .. } => Self::NoBus,
             Error::AccessDenied { .. } => Self::AccessDenied,
@@ -149,7 +194,7 @@ mod tests {
     fn the_status_of_the_helper_is_passed_on_unless_it_could_be_taken_for_ours() {
         assert_eq!(failed_with(Some(End::Exited(21))), 21);
         assert_eq!(failed_with(Some(End::Exited(203))), 203);
-        for ours in [2, 7, 9, 40, 41] {
+        for ours in [2, 7, 9, 40, 41, 42, 43] {
             assert_eq!(failed_with(Some(End::Exited(ours))), 1);
         }
         assert_eq!(failed_with(Some(End::Killed(9))), 1);

@@ -10,10 +10,12 @@ mod completions;
 mod ctl;
 mod demo;
 mod exit;
+mod init;
 mod pid1;
-mod record;
 mod reload;
 mod run;
+mod status;
+mod target;
 mod timespan;
 mod upgrade;
 mod words;
@@ -38,8 +40,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Upgrade(upgrade::Upgrade),
+    Init(init::Init),
     Check(check::Check),
     Reload(reload::Reload),
+    Status(status::Status),
     Run(run::Run),
     Pid1(pid1::Pid1),
     Ctl(ctl::Ctl),
@@ -78,8 +82,10 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Upgrade(command) => command.run().into(),
+        Command::Init(command) => command.run().into(),
         Command::Check(command) => command.run().into(),
         Command::Reload(command) => command.run().into(),
+        Command::Status(command) => command.run().into(),
         Command::Run(command) => command.run().into(),
         Command::Pid1(command) => command.run().into(),
         Command::Ctl(command) => command.run(),

@@ -81,6 +81,11 @@ impl Words {
         }
     }
 
+    /// One line about a unit that nothing was done with.
+    pub(crate) fn plainly(unit: &str, why: &str) -> String {
+        plain(&format!("{unit}: {why}"))
+    }
+
     /// What kept us from asking or knowing, and what to do about it.
     pub(crate) fn error(&self, unit: &str, error: &Error) -> String {
         let hint = match error {

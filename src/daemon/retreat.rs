@@ -12,14 +12,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::Options;
 use super::post::Post;
 use super::signals::{Caught, Signals};
-use super::steward::draining;
 use super::vault::Vault;
 use crate::drain::{Drain, Outcome};
 use crate::notify::NotifyState;
 use crate::upgrade::channel::{AsyncChannel, Delivery, ReceiveError};
 use crate::upgrade::elder::{Change, Elder};
 use crate::upgrade::journal::{Phase, Scribe};
-use crate::upgrade::message::{Order, Report};
+use crate::upgrade::message::{Draining, Order, Report};
 use crate::upgrade::moves::{Batch, Giver};
 
 /// How long the last entries in the journal may take; and if PID 1 waits for us to restart the service.
@@ -183,6 +182,15 @@ impl Retreat {
         let more = EXTENSION.min(until.saturating_duration_since(Instant::now()));
         let microseconds = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
         self.announce(post, &[NotifyState::ExtendTimeoutUsec(microseconds)]).await;
+    }
+}
+
+/// What is left of `draining` work, until `left` is over.
+pub(super) fn draining(drain: &Drain, left: Duration) -> Draining {
+    Draining {
+        pid: std::process::id().cast_signed(),
+        in_flight: drain.in_flight() as u64,
+        left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

@@ -3,9 +3,10 @@
 //! It listens to the control socket, to signals, to its successor and to those who still drain; it
 //! asks the machine of an upgrade what to do, and does it. It never touches a client's connection.
 
+mod standing;
+
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,7 +17,7 @@ use super::connections::Incoming;
 use super::ending::{Ending, Rest};
 use super::live::Ways;
 use super::post::Post;
-use super::retreat::Retreat;
+use super::retreat::{Retreat, draining};
 use super::signals::{Caught, Signals};
 use super::vault::Vault;
 use crate::drain::{Drain, Outcome};
@@ -25,7 +26,6 @@ use crate::notify::{NotifyState, Watchdog};
 use crate::upgrade::elder::{Change, Elder};
 use crate::upgrade::journal::{Phase, Scribe};
 use crate::upgrade::machine::{Action, By, Event};
-use crate::upgrade::message::Draining;
 use crate::upgrade::moves::Arrival;
 use crate::upgrade::predecessor::Predecessor;
 use crate::upgrade::successor::Takeover;
@@ -206,7 +206,13 @@ impl Steward {
         let (mut proof, mut proven) = (pin!(self.means.vault.clone().confirm()), false);
         loop {
             let event = tokio::select! {
-                event = self.means.predecessor.event(self.elders.len()) => event,
+                event = self.means.predecessor.event(self.elders.len()) => match event {
+                    Ok(event) => event,
+                    Err(curious) => {
+                        self.tell_standing(&curious);
+                        continue;
+                    }
+                },
                 caught = self.means.signals.next() => match caught {
                     Caught::Hangup => Event::Asked { by: By::Signal, draining: self.elders.len() },
                     Caught::Stop => Event::Terminate,
@@ -370,15 +376,6 @@ impl Steward {
         // Not confirmed: PID 1 may never have heard of us, and waits to restart the service.
         let grace = if confirmed { options.drain_deadline } else { options.crash_grace };
         Retreat { options, signals, scribe, drain, vault, giver }.stopped(post, elders, grace, begun).await
-    }
-}
-
-/// What is left of `draining` work, until `left` is over.
-pub(super) fn draining(drain: &Drain, left: Duration) -> Draining {
-    Draining {
-        pid: std::process::id().cast_signed(),
-        in_flight: drain.in_flight() as u64,
-        left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

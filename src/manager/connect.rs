@@ -8,9 +8,9 @@ use std::time::Duration;
 use zbus::connection::Builder;
 use zbus::fdo::PropertiesProxy;
 use zbus::proxy::CacheProperties;
-use zbus::{Connection, OwnedObjectPath};
+use zbus::{Connection, OwnedObjectPath, fdo};
 
-use super::proxy::ManagerProxy;
+use super::proxy::{ManagerProxy, SocketProxy, StoredFd, UnitProxy};
 use super::service::Service;
 use super::standin::Standin;
 
@@ -53,6 +53,19 @@ pub enum Error {
         /// Which bus.
         scope: Scope,
         /// What the bus answered.
+        source: zbus::Error,
+    },
+    /// Nobody speaks for the bus of another host or container.
+    #[error(
+        "there is no way to the systemd of {place}: {source}; {program} must get there without a question, and \
+         systemd-stdio-bridge and dbus must be installed there"
+    )]
+    NoBridge {
+        /// The host or the container.
+        place: String,
+        /// What was to lead there.
+        program: String,
+        /// What came of it.
         source: zbus::Error,
     },
     /// systemd, polkit or the bus says no to this user.
@@ -134,6 +147,8 @@ impl Error {
 #[derive(Debug)]
 pub struct Manager {
     pub(crate) way: Way,
+    /// Its processes are those of this machine.
+    pub(crate) is_local: bool,
 }
 
 /// How it is asked.
@@ -151,12 +166,16 @@ impl Manager {
     /// The user's bus is the session's (DBUS_SESSION_BUS_ADDRESS), and if no systemd is on that,
     /// `$XDG_RUNTIME_DIR/bus`.
     pub async fn connect(scope: Scope) -> Result<Self, Error> {
-        Ok(Self { way: Way::Bus(Bus::connect(scope).await?) })
+        Ok(Self::here(Way::Bus(Bus::connect(scope).await?)))
+    }
+
+    fn here(way: Way) -> Self {
+        Self { way, is_local: true }
     }
 
     /// The stand-in at `address`: its control socket, or its runtime folder.
     pub fn standin(address: &Path) -> Self {
-        Self { way: Way::Standin(Standin::at(address)) }
+        Self::here(Way::Standin(Standin::at(address)))
     }
 
     /// systemd where it runs; else the stand-in that this user, or root, has started.
@@ -164,9 +183,14 @@ impl Manager {
         if !sd_notify::booted().unwrap_or(false)
             && let Some(standin) = Standin::find()
         {
-            return Ok(Self { way: Way::Standin(standin) });
+            return Ok(Self::here(Way::Standin(standin)));
         }
         Self::connect(scope).await
+    }
+
+    /// Whether it is the manager of this machine: its processes can be seen from here.
+    pub fn is_local(&self) -> bool {
+        self.is_local
     }
 
     /// Whether it is the stand-in.
@@ -201,10 +225,9 @@ impl Bus {
     async fn ask(scope: Scope, bus: Builder<'_>) -> Result<Self, Error> {
         let no_bus = |source| Error::NoBus { scope, source };
         let bus = bus.method_timeout(CALL_TIMEOUT).build().await.map_err(no_bus)?;
-        let proxy = ManagerProxy::builder(&bus).cache_properties(CacheProperties::No).build().await;
-        let proxy = proxy.map_err(|e| Error::from_call("the connection to systemd", e))?;
-        match proxy.version().await {
-            Ok(_) => Ok(Self { bus, proxy }),
+        let this = Self::of(bus).await?;
+        match this.proxy.version().await {
+            Ok(_) => Ok(this),
             Err(source) => Err(match Error::from_call("the version of systemd", source) {
                 Error::Call { source, .. } => Error::NoManager { scope, source },
                 other => other,
@@ -212,9 +235,51 @@ impl Bus {
         }
     }
 
+    /// The systemd on a bus, which has not been asked anything yet.
+    pub(crate) async fn of(bus: Connection) -> Result<Self, Error> {
+        let proxy = ManagerProxy::builder(&bus).cache_properties(CacheProperties::No).build().await;
+        let proxy = proxy.map_err(|e| Error::from_call("the connection to systemd", e))?;
+        Ok(Self { bus, proxy })
+    }
+
     /// The manager's own interface.
     pub(crate) fn proxy(&self) -> &ManagerProxy<'static> {
         &self.proxy
+    }
+
+    /// The service `unit`; one that there is not has an object, too.
+    pub(crate) async fn service_of(&self, unit: &str) -> Result<Service, Error> {
+        let path = self.proxy.load_unit(unit).await.map_err(|e| Error::from_call("LoadUnit", e))?;
+        self.service(&path).await
+    }
+
+    /// News of a service, from now on.
+    pub(crate) async fn news_of(&self, service: &Service) -> Result<fdo::PropertiesChangedStream, Error> {
+        let failed = |e| Error::from_call("the subscription to systemd's signals", e);
+        let changes = service.changes().await.map_err(failed)?;
+        match self.proxy.subscribe().await {
+            // One subscription a client is enough.
+            Err(zbus::Error::MethodError(name, ..))
+                if name == "org.freedesktop.systemd1.AlreadySubscribed" => {}
+            other => other.map_err(failed)?,
+        }
+        Ok(changes)
+    }
+
+    /// ActiveState= of a socket unit, and what it listens on.
+    pub(crate) async fn socket(&self, unit: &str) -> Result<(String, Vec<(String, String)>), Error> {
+        let failed = |e| Error::from_call("reading the socket's properties", e);
+        let path = self.proxy.load_unit(unit).await.map_err(failed)?;
+        let no = CacheProperties::No;
+        let socket = SocketProxy::builder(&self.bus).path(path.clone()).cache_properties(no).build().await;
+        let common = UnitProxy::builder(&self.bus).path(path).cache_properties(no).build().await;
+        let active = common.map_err(failed)?.active_state().await.map_err(failed)?;
+        Ok((active, socket.map_err(failed)?.listen().await.map_err(failed)?))
+    }
+
+    /// What is in the FD store of a unit; `None` where systemd does not say.
+    pub(crate) async fn stored(&self, unit: &str) -> Option<Vec<StoredFd>> {
+        self.proxy.dump_unit_file_descriptor_store(unit).await.ok()
     }
 
     /// The properties of the object at `path`, none of them cached.

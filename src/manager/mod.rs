@@ -33,8 +33,10 @@
 
 mod connect;
 mod describe;
+pub(crate) mod facts;
 mod follower;
 mod proxy;
+mod remote;
 mod service;
 pub(crate) mod standin;
 mod state;
@@ -48,4 +50,5 @@ pub use describe::Described;
 pub use state::{ActiveState, End, FdStore, Helper};
 pub use units::Loaded;
 pub use upgrade::{Drain, Options, Report, Wait, upgrade};
+pub(crate) use verdict::refuse;
 pub use verdict::{Failure, Reason, Refusal, Verdict};

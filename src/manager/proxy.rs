@@ -10,6 +10,10 @@ use zbus::OwnedObjectPath;
 /// "not yet"), pid, CLD_* of waitid(2), exit status or signal.
 pub(crate) type ExecCommand = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
 
+/// Something in the FD store, as systemd sends it: name, mode of stat(2), device (major, minor), inode, the
+/// device that it is (major, minor), path as /proc has it, flags of open(2).
+pub(crate) type StoredFd = (String, u32, u32, u32, u64, u32, u32, String, u32);
+
 /// A unit in a list: its name, Description=, states (load, active, sub), the unit that it follows, its object,
 /// and its job: number, type, object.
 pub(crate) type ListedUnit =
@@ -31,6 +35,9 @@ pub(crate) trait Manager {
     /// Queues a reload and returns the object of its job. polkit may ask the user.
     #[zbus(allow_interactive_auth)]
     fn reload_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+
+    /// What is in the FD store of the unit `name`: systemd 254 and newer, for root alone.
+    fn dump_unit_file_descriptor_store(&self, name: &str) -> zbus::Result<Vec<StoredFd>>;
 
     /// Without this systemd sends no signals to anybody. A second call of one client is an error.
     fn subscribe(&self) -> zbus::Result<()>;
@@ -74,6 +81,14 @@ pub(crate) trait Unit {
     /// Whether the unit has a way to reload.
     #[zbus(property(emits_changed_signal = "false"))]
     fn can_reload(&self) -> zbus::Result<bool>;
+
+    /// Its job: the number, 0 for none, and the object.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn job(&self) -> zbus::Result<(u32, OwnedObjectPath)>;
+
+    /// Units whose traffic starts it: sockets, for one.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn triggered_by(&self) -> zbus::Result<Vec<String>>;
 
     /// Whether the files on disk are newer than what systemd has read.
     #[zbus(property(emits_changed_signal = "false"))]
@@ -119,7 +134,23 @@ pub(crate) trait Service {
     #[zbus(property(emits_changed_signal = "false"))]
     fn file_descriptor_store_max(&self) -> zbus::Result<u32>;
 
+    /// When the main process became that: CLOCK_MONOTONIC, microseconds.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn exec_main_start_timestamp_monotonic(&self) -> zbus::Result<u64>;
+
     /// The ExecReload= lines in their order.
     #[zbus(property(emits_changed_signal = "false"))]
     fn exec_reload(&self) -> zbus::Result<Vec<ExecCommand>>;
+}
+
+/// What a socket unit has on top.
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Socket",
+    default_service = "org.freedesktop.systemd1",
+    assume_defaults = false
+)]
+pub(crate) trait Socket {
+    /// What it listens on: `Stream` and such, and the address.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn listen(&self) -> zbus::Result<Vec<(String, String)>>;
 }

@@ -49,6 +49,29 @@ impl Service {
         Ok(FdStore { held, most })
     }
 
+    /// How many descriptors its FD store holds: one question, of which systemd sends no news.
+    pub(crate) async fn held(&self) -> Result<u32, Error> {
+        self.service.n_file_descriptor_store().await.map_err(look_failed)
+    }
+
+    /// The ExecReload= lines.
+    pub(crate) async fn reload_lines(&self) -> Result<Vec<Vec<String>>, Error> {
+        let lines = self.service.exec_reload().await.map_err(look_failed)?;
+        Ok(lines.into_iter().map(|line| line.1).collect())
+    }
+
+    /// The units whose traffic starts it.
+    pub(crate) async fn triggers(&self) -> Result<Vec<String>, Error> {
+        self.unit.triggered_by().await.map_err(look_failed)
+    }
+
+    /// When its main process became that, and whether it has a job.
+    pub(crate) async fn times_and_job(&self) -> Result<(u64, bool), Error> {
+        let since = self.service.exec_main_start_timestamp_monotonic().await.map_err(look_failed)?;
+        let (job, _) = self.unit.job().await.map_err(look_failed)?;
+        Ok((since, job != 0))
+    }
+
     /// Reads one property after the other.
     async fn read(&self) -> Result<Snapshot, zbus::Error> {
         let (unit, service) = (&self.unit, &self.service);

@@ -110,7 +110,7 @@ fn known(reply: Reply) -> Result<Unit, Error> {
 }
 
 /// An answer to another question.
-fn unexpected(reply: &Reply) -> Error {
+pub(crate) fn unexpected(reply: &Reply) -> Error {
     let said = match reply {
         Reply::Refused { message, .. } => message.clone(),
         other => format!("an answer to another question: {other:?}"),
@@ -119,7 +119,7 @@ fn unexpected(reply: &Reply) -> Error {
 }
 
 /// What a look at a unit showed.
-fn snapshot(unit: &Unit) -> Snapshot {
+pub(crate) fn snapshot(unit: &Unit) -> Snapshot {
     let text = |name: &str| unit.properties.get(name).cloned().unwrap_or_default();
     let number = |name: &str| text(name).parse().unwrap_or(0);
     Snapshot {

@@ -1,7 +1,8 @@
 //! Which services there are: for those who type their names.
 
 use super::connect::{Error, Manager, Way};
-use super::wire::{Reply, Request};
+use super::standin::unexpected;
+use super::wire::{Listed, Reply, Request};
 
 /// A service that the manager has loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +20,16 @@ impl Manager {
             Way::Bus(bus) => {
                 let listed = bus.proxy().list_units_by_patterns(&[], &["*.service"]).await;
                 let listed = listed.map_err(|e| Error::from_call("ListUnitsByPatterns", e))?;
-                listed.into_iter().map(|unit| Loaded { name: unit.0, description: unit.1 }).collect()
+                let loaded = listed.into_iter().filter(|unit| unit.2 == "loaded");
+                loaded.map(|unit| Loaded { name: unit.0, description: unit.1 }).collect()
             }
             Way::Standin(standin) => match standin.ask(&Request::List).await? {
                 Reply::Units { units } => {
                     let named =
-                        |unit: super::wire::Listed| Loaded { name: unit.unit, description: unit.description };
+                        |unit: Listed| Loaded { name: unit.unit, description: unit.description };
                     units.into_iter().map(named).collect()
                 }
-                _ => Vec::new(),
+                other => return Err(unexpected(&other)),
             },
         };
         known.retain(|unit| unit.name.starts_with(prefix) && unit.name.ends_with(".service"));

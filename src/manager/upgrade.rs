@@ -69,6 +69,11 @@ pub struct Report {
 /// the report.
 pub async fn upgrade(manager: &Manager, unit: &str, options: Options) -> Result<Report, Error> {
     match &manager.way {
+        // A pid of another machine is somebody else's here.
+        Way::Bus(_) if !manager.is_local && options.wait == Wait::Drained => {
+            let source = io::Error::other("it is one of another machine");
+            Err(Error::Unwatchable { pid: 0, source })
+        }
         Way::Bus(bus) => over_bus(bus, unit, options).await,
         Way::Standin(standin) => standin::upgrade(standin, unit, options).await,
     }

@@ -50,6 +50,11 @@ pub(crate) enum Request {
         /// [`Unit::state`] of what it has seen.
         seen: u64,
     },
+    /// What is in the FD store of a service.
+    Stored {
+        /// The unit.
+        unit: String,
+    },
     /// All units, with their states.
     List,
     /// Read the unit files again.
@@ -113,6 +118,11 @@ pub(crate) enum Reply {
     Done,
     /// What is known of a unit.
     Unit(Box<Unit>),
+    /// What is in an FD store.
+    Stored {
+        /// Names and kinds, the newest first.
+        stored: Vec<(String, String)>,
+    },
     /// All units.
     Units {
         /// Sorted by name.
@@ -220,6 +230,7 @@ mod tests {
             Request::Show { unit: unit() },
             Request::Watch { unit: unit(), seen: u64::MAX },
             Request::List,
+            Request::Stored { unit: unit() },
             Request::ResetFailed { unit: None },
         ];
         for request in requests {

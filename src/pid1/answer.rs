@@ -9,6 +9,7 @@ use super::machine::State as ServiceState;
 use super::sockets::State;
 use super::standin::Standin;
 use crate::manager::wire::{Job, Listed, Refused, Reply, Request, Unit, Whom};
+use crate::sys::kind::kind;
 
 /// A client that waits for a change of a unit.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ impl Standin {
                 self.watchers.push(Watcher { unit, seen, answer });
                 return;
             }
+            Request::Stored { unit } => self.answer_stored(&unit),
             Request::List => Reply::Units { units: self.list() },
             Request::DaemonReload => {
                 self.daemon_reload();
@@ -91,7 +93,7 @@ impl Standin {
             return self.socket_job(at, job).map(|()| None);
         }
         let Some(id) = self.service_at(unit) else { return Err(not_found(unit)) };
-        let Some(service) = self.services.get_mut(id) else { return Err(not_found(unit)) };
+        let Some(service) = self.services.get(id) else { return Err(not_found(unit)) };
         if service.source.gone && job != Job::Stop {
             return Err(not_found(unit));
         }
@@ -111,6 +113,10 @@ impl Standin {
             Job::ReloadOrRestart if up && can_reload => Kind::Reload,
             Job::ReloadOrRestart => Kind::Restart,
         };
+        if !up && matches!(kind, Kind::Start | Kind::Restart) {
+            self.open_wanted(id);
+        }
+        let Some(service) = self.services.get_mut(id) else { return Err(not_found(unit)) };
         match &mut service.job {
             Some(old) if old.kind() == kind => old.merge(),
             // What starts it anyway starts it with what there is now.
@@ -126,6 +132,20 @@ impl Standin {
             }
         }
         Ok(Some(id))
+    }
+
+    /// systemd.service(5), Sockets=: what starts the service starts these first, and a failure of theirs is
+    /// none of its own.
+    fn open_wanted(&mut self, id: usize) {
+        let Some(service) = self.services.get(id) else { return };
+        let closed = |socket: &super::sockets::SocketUnit| {
+            !matches!(socket.state, State::Listening | State::Running)
+                && service.settings.sockets.contains(&socket.name)
+        };
+        let wanted: Vec<_> = (0..self.sockets.len()).filter(|at| closed(&self.sockets[*at])).collect();
+        for at in wanted {
+            self.open(at);
+        }
     }
 
     /// Sockets are opened and closed at once.
@@ -213,6 +233,16 @@ impl Standin {
             (Some(service), _) => super::show::service(service, &self.around, &self.sockets),
             (_, Some(socket)) => super::show::socket(socket),
             _ => super::show::nothing(unit),
+        }
+    }
+
+    fn answer_stored(&self, unit: &str) -> Reply {
+        let Some(service) = self.service_at(unit).and_then(|id| self.services.get(id)) else {
+            return not_found(unit);
+        };
+        let kind_of = |fd| kind(fd).map_or_else(|_| "descriptor".to_owned(), |kind| kind.to_string());
+        Reply::Stored {
+            stored: service.store.passed().map(|(name, fd)| (name.to_owned(), kind_of(fd))).collect(),
         }
     }
 

@@ -157,13 +157,14 @@ impl Machine {
 
     /// How many have served and leave.
     pub(crate) fn leaving(&self) -> usize {
-        let leaves = |one: &&Generation| {
-            matches!(
-                one.state,
-                State::Draining { .. } | State::Stopping { .. } | State::Killed | State::Survivor
-            )
-        };
-        self.generations.iter().filter(leaves).count()
+        self.generations.iter().filter(|one| one.leaves()).count()
+    }
+
+    /// Those, the oldest first, with the time that each has left.
+    pub(crate) fn those_who_leave(&self, now: Instant) -> Vec<(u64, Duration)> {
+        let left =
+            |one: &Generation| self.until(one).map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        self.generations.iter().filter(|one| one.leaves()).map(|one| (one.number, left(one))).collect()
     }
 
     /// Whether what is new waits in a slot in which no generation is yet.

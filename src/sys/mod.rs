@@ -9,6 +9,8 @@
 pub(crate) mod adopt;
 pub(crate) mod dgram;
 #[cfg(feature = "cli")]
+pub(crate) mod diag;
+#[cfg(feature = "cli")]
 pub(crate) mod exec;
 pub(crate) mod kind;
 #[cfg(feature = "cli")]

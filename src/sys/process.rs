@@ -31,6 +31,13 @@ pub(crate) fn boottime_ms() -> u64 {
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Microseconds of CLOCK_MONOTONIC, clock_gettime(2).
+#[cfg(feature = "cli")]
+pub(crate) fn monotonic_usec() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from);
+    now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
+}
+
 /// When a process started, in milliseconds of CLOCK_BOOTTIME, rounded down to a tick of the kernel
 /// (10 ms as a rule): field 22 of proc_pid_stat(5).
 ///

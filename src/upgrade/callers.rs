@@ -28,6 +28,8 @@ pub(crate) enum Wanted {
     Upgrade,
     /// That a runner executes itself anew.
     Renewal,
+    /// To know how it stands.
+    Standing,
 }
 
 /// The control socket and whoever has connected to it.
@@ -106,7 +108,13 @@ impl Callers {
 
     /// Hears what a caller wants; gives it back if that is an upgrade that is still to be.
     fn understand(&self, caller: AsyncChannel, request: Request) -> Option<(AsyncChannel, Wanted)> {
+        let allowed = control::may_change(&caller);
         let answer = match request {
+            Request::Standing { version: VERSION } => return Some((caller, Wanted::Standing)),
+            // Root, who may look at everything.
+            Request::Upgrade { .. } | Request::Renew { .. } if allowed.is_err() => {
+                Answer::Failed(allowed.err()?)
+            }
             Request::Upgrade { version: VERSION, main } if self.after != Some(main) => {
                 return Some((caller, Wanted::Upgrade));
             }
@@ -121,7 +129,9 @@ impl Callers {
                 let detail = "the service is no `handover run`, and has no runner that could be renewed";
                 Answer::Failed(Failure::new(Reason::NoService, detail))
             }
-            Request::Upgrade { version, .. } | Request::Renew { version, .. } => {
+            Request::Upgrade { version, .. }
+            | Request::Renew { version, .. }
+            | Request::Standing { version } => {
                 let detail =
                     format!("`handover reload` speaks version {version}, the service version {VERSION}");
                 Answer::Failed(Failure::new(Reason::Protocol, detail))

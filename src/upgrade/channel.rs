@@ -189,6 +189,14 @@ impl AsyncChannel {
     }
 }
 
+/// The next message, of whoever is there; never, if nobody is.
+pub(super) async fn hear<M: Message>(channel: Option<&AsyncChannel>) -> Result<Delivery<M>, ReceiveError> {
+    match channel {
+        Some(channel) => channel.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl AsFd for AsyncChannel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -32,16 +32,44 @@ pub(crate) fn open(after: Option<i32>) -> io::Result<OwnedFd> {
     seqpacket::listen_at(&format!("{PREFIX}{pid}/{random:016x}{after}").as_bytes()[1..])
 }
 
-/// Takes the next caller in. `Ok(Err(..))` is one who may not ask: somebody else's process.
+/// Takes the next caller in. `Ok(Err(..))` is one who may not ask: somebody else's process. Root may look, see
+/// [`may_change`].
 ///
 /// Errors: `WouldBlock` when there is none.
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Result<Channel, (Channel, Failure)>> {
     let socket = seqpacket::accept(listener)?;
     let peer = seqpacket::peer(socket.as_fd())?;
-    Ok(match same_user(peer.uid, "the process that asks") {
+    Ok(match same_user(peer.uid, "the process that asks").or_else(|failure| root(peer.uid).ok_or(failure)) {
         Ok(()) => Ok(Channel::new(socket)),
         Err(failure) => Err((Channel::new(socket), failure)),
     })
+}
+
+/// Whether who asks runs as the same user, and may have things changed.
+pub(crate) fn may_change(caller: &impl AsFd) -> Result<(), Failure> {
+    let peer = seqpacket::peer(caller.as_fd());
+    let peer = peer.map_err(|error| Failure::from_io(Reason::NotPermitted, "ask who asks", &error))?;
+    same_user(peer.uid, "the process that asks")
+}
+
+/// As [`find`], for root as well, who only looks.
+#[cfg(feature = "cli")]
+pub(crate) fn find_to_look(pid: i32, patience: Duration) -> Result<Channel, Failure> {
+    let looks = |uid| looks_at(uid, nix::unistd::geteuid().as_raw());
+    find_who(pid, patience, &looks)
+}
+
+/// Whether `own` may look at what `uid` runs.
+#[cfg(feature = "cli")]
+fn looks_at(uid: u32, own: u32) -> Result<(), Failure> {
+    let why =
+        || format!("the service runs as uid {uid}, this process as uid {own}: ask as root, or as its user");
+    if uid == own || own == 0 { Ok(()) } else { Err(Failure::new(Reason::NotPermitted, why())) }
+}
+
+/// Root, if it is.
+fn root(uid: u32) -> Option<()> {
+    (uid == 0).then_some(())
 }
 
 /// Finds and connects to the control socket of the process `pid`, or else of the one that took over
@@ -53,11 +81,20 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<Result<Channel, (Ch
 /// Fails with `NoService` when there is no such socket, with `NotPermitted` when it is another user's,
 /// and with `NoAnswer` when its queue stays full.
 pub(crate) fn find(pid: i32, patience: Duration) -> Result<Channel, Failure> {
+    find_who(pid, patience, &|uid| same_user(uid, "the service"))
+}
+
+/// The same, with who may run it.
+fn find_who(
+    pid: i32,
+    patience: Duration,
+    may: &dyn Fn(u32) -> Result<(), Failure>,
+) -> Result<Channel, Failure> {
     let until = Instant::now() + patience;
     loop {
         let names = names()?;
-        let found = match knock(names.iter().filter(|name| name.pid == pid))? {
-            Door::Nobody => knock(names.iter().filter(|name| name.after == Some(pid)))?,
+        let found = match knock(names.iter().filter(|name| name.pid == pid), may)? {
+            Door::Nobody => knock(names.iter().filter(|name| name.after == Some(pid)), may)?,
             found => found,
         };
         match found {
@@ -80,7 +117,10 @@ enum Door {
     Nobody,
 }
 
-fn knock<'a>(names: impl Iterator<Item = &'a Name>) -> Result<Door, Failure> {
+fn knock<'a>(
+    names: impl Iterator<Item = &'a Name>,
+    may: &dyn Fn(u32) -> Result<(), Failure>,
+) -> Result<Door, Failure> {
     let mut door = Door::Nobody;
     for name in names {
         let socket = match seqpacket::connect_to(&name.text.as_bytes()[1..]) {
@@ -93,7 +133,7 @@ fn knock<'a>(names: impl Iterator<Item = &'a Name>) -> Result<Door, Failure> {
         };
         match seqpacket::peer(socket.as_fd()) {
             Ok(peer) if peer.pid == name.pid => {
-                same_user(peer.uid, "the service")?;
+                may(peer.uid)?;
                 return Ok(Door::Open(Channel::new(socket)));
             }
             _ => {}

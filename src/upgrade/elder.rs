@@ -57,6 +57,12 @@ impl Elder {
         Drainer { pid: self.draining.pid, pidfd_inode, since_ms, until_ms }
     }
 
+    /// What it said last, with the time that is left by now.
+    pub(crate) fn now(&self) -> Draining {
+        let left_ms = self.until_ms.saturating_sub(process::boottime_ms());
+        Draining { left_ms: left_ms.min(self.draining.left_ms), ..self.draining }
+    }
+
     /// What it does, in words.
     pub(crate) fn describe(&self) -> String {
         let Draining { pid, in_flight, left_ms } = self.draining;

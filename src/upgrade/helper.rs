@@ -142,6 +142,7 @@ fn unexpected(answer: &Answer) -> Failure {
         Answer::Switched { .. } => "that it has switched, to nobody",
         Answer::Failed(_) => "a failure",
         Answer::Begun => "that it has begun, twice",
+        Answer::Standing(_) => "how it stands",
     };
     Failure::new(Reason::Protocol, format!("the main process answered with {said}"))
 }

@@ -6,8 +6,9 @@
 //! guess, and never a panic. Nothing in here has a descriptor, a socket or a clock.
 
 use super::failure::Failure;
+use super::standing::Standing;
 
-mod fields;
+pub(super) mod fields;
 
 use self::fields::{Reader, Writer, text};
 
@@ -31,6 +32,8 @@ pub(crate) enum Request {
     NotExecuted { errno: i32 },
     /// Execute yourself anew, and leave the programs that you run as they are: for a runner only.
     Renew { version: u16, main: i32 },
+    /// How do you stand?
+    Standing { version: u16 },
 }
 
 /// From the main process to `handover reload`.
@@ -46,6 +49,8 @@ pub(crate) enum Answer {
     Failed(Failure),
     /// Yes, and nothing is left to do for you: wait for the outcome.
     Begun,
+    /// So.
+    Standing(Standing),
 }
 
 /// Everything that a successor needs and only its predecessor knows.
@@ -182,6 +187,7 @@ impl Message for Request {
             Self::Failed(failure) => Writer::new(3).failure(failure),
             Self::NotExecuted { errno } => Writer::new(4).pid(*errno),
             Self::Renew { version, main } => Writer::new(5).number(u64::from(*version)).pid(*main),
+            Self::Standing { version } => Writer::new(6).number(u64::from(*version)),
         }
         .0
     }
@@ -194,6 +200,7 @@ impl Message for Request {
             3 => Self::Failed(reader.failure()?),
             4 => Self::NotExecuted { errno: reader.pid()? },
             5 => Self::Renew { version: reader.version()?, main: reader.pid()? },
+            6 => Self::Standing { version: reader.version()? },
             number => return Err(Garbled::Unknown { what: "request", number }),
         };
         reader.end(message)
@@ -212,6 +219,7 @@ impl Message for Answer {
             Self::Switched { pid } => Writer::new(3).pid(*pid),
             Self::Failed(failure) => Writer::new(4).failure(failure),
             Self::Begun => Writer::new(5),
+            Self::Standing(standing) => standing.write(Writer::new(6)),
         }
         .0
     }
@@ -229,6 +237,7 @@ impl Message for Answer {
             3 => Self::Switched { pid: reader.pid()? },
             4 => Self::Failed(reader.failure()?),
             5 => Self::Begun,
+            6 => Self::Standing(Standing::read(&mut reader)?),
             number => return Err(Garbled::Unknown { what: "answer", number }),
         };
         reader.end(message)

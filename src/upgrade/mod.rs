@@ -54,6 +54,7 @@ pub(crate) mod machine;
 pub(crate) mod message;
 pub(crate) mod moves;
 pub(crate) mod predecessor;
+pub(crate) mod standing;
 pub mod status;
 pub(crate) mod successor;
 
@@ -62,3 +63,4 @@ pub use self::helper::reload;
 #[cfg(feature = "cli")]
 pub(crate) use self::helper::renew;
 pub use self::message::Draining;
+pub use self::standing::Standing;

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
-use super::callers::Callers;
-use super::channel::{AsyncChannel, Channel, Delivery, ReceiveError};
+use super::callers::{Callers, Wanted};
+use super::channel::{AsyncChannel, Channel, Delivery, ReceiveError, hear};
 use super::elder::Elder;
 use super::estate::Estate;
 use super::failure::{Failure, Reason};
@@ -31,6 +31,8 @@ pub(crate) struct Predecessor {
     estate: Estate,
     /// Who asked last, until it is known whether it may.
     asking: Option<AsyncChannel>,
+    /// Who has just asked how things stand.
+    curious: Option<AsyncChannel>,
     /// Who started the successor.
     helper: Option<AsyncChannel>,
     /// Our end of the link.
@@ -61,6 +63,7 @@ impl Predecessor {
             callers: Callers::open(after)?,
             estate,
             asking: None,
+            curious: None,
             helper: None,
             link: None,
             successor: None,
@@ -69,6 +72,11 @@ impl Predecessor {
             giver: Giver::new(),
             preparing: false,
         })
+    }
+
+    /// Whether an upgrade is under way.
+    pub(crate) fn under_way(&self) -> bool {
+        self.machine.under_way()
     }
 
     /// Has a successor get these, too.
@@ -81,11 +89,15 @@ impl Predecessor {
         self.giver.exchange()
     }
 
-    /// The next thing that happens; `draining` is how many older processes still drain. Cancel safe.
-    pub(crate) async fn event(&mut self, draining: usize) -> Event {
+    /// The next thing that happens, or somebody who asks how things stand; `draining` is how many older
+    /// processes still drain. Cancel safe.
+    pub(crate) async fn event(&mut self, draining: usize) -> Result<Event, AsyncChannel> {
         loop {
             if let Some(event) = self.step(draining).await {
-                return event;
+                return Ok(event);
+            }
+            if let Some(curious) = self.curious.take() {
+                return Err(curious);
             }
         }
     }
@@ -99,9 +111,10 @@ impl Predecessor {
             said = hear::<Report>(link) => self.link_event(said),
             said = hear::<Request>(self.helper.as_ref()) => Some(self.helper_event(said)),
             () = gone(self.successor.as_ref()) => self.last_words(),
-            (caller, _) = self.callers.next() => {
-                self.asking = Some(caller);
-                Some(Event::Asked { by: By::Helper, draining })
+            (caller, wanted) = self.callers.next() => {
+                let looks = wanted == Wanted::Standing;
+                *(if looks { &mut self.curious } else { &mut self.asking }) = Some(caller);
+                (!looks).then_some(Event::Asked { by: By::Helper, draining })
             }
             () = until(wake_at) => Some(Event::Tick),
         }
@@ -303,9 +316,10 @@ impl Predecessor {
             Ok(Delivery { message: Request::NotExecuted { errno }, .. }) => {
                 Event::SpawnFailed(self.not_executed(&io::Error::from_raw_os_error(errno)))
             }
-            Ok(Delivery { message: Request::Upgrade { .. } | Request::Renew { .. }, .. }) => {
-                wrong("`handover reload` asked twice on one connection".into())
-            }
+            Ok(Delivery {
+                message: Request::Upgrade { .. } | Request::Renew { .. } | Request::Standing { .. },
+                ..
+            }) => wrong("`handover reload` asked twice on one connection".into()),
             Err(ReceiveError::Garbled(error)) => {
                 wrong(format!("`handover reload` cannot be understood: {error}"))
             }
@@ -366,16 +380,6 @@ impl Predecessor {
 
 fn no_descriptors(error: io::Error) -> Failure {
     Failure::from_io(Reason::Spawn, "make the descriptors of an upgrade", &error)
-}
-
-/// The next message, of whoever is there.
-async fn hear<M: super::message::Message>(
-    channel: Option<&AsyncChannel>,
-) -> Result<Delivery<M>, ReceiveError> {
-    match channel {
-        Some(channel) => channel.receive().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// The end of the successor.

@@ -143,3 +143,11 @@ pub(super) struct Generation {
     pub(super) slot: usize,
     pub(super) state: State,
 }
+
+impl Generation {
+    /// Whether it has served, and leaves.
+    pub(super) fn leaves(&self) -> bool {
+        use State::{Draining, Killed, Stopping, Survivor};
+        matches!(self.state, Draining { .. } | Stopping { .. } | Killed | Survivor)
+    }
+}

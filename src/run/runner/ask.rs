@@ -6,20 +6,27 @@
 //! and READY=1 were said meanwhile: so they are said for every upgrade, whoever asked.
 
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
+use super::super::slots::all_sockets;
 use super::{PATIENCE, Runner};
+use crate::fdstore::LastUpgrade;
 use crate::notify::{Message, NotifyState};
 use crate::run::machine::Event;
 use crate::run::settings::Settings;
 use crate::sys::seqpacket;
 use crate::upgrade::callers::Wanted;
 use crate::upgrade::channel::AsyncChannel;
-use crate::upgrade::message::Answer;
-use crate::upgrade::{Failure, Reason};
+use crate::upgrade::message::{Answer, Draining};
+use crate::upgrade::{Failure, Reason, Standing};
 
 impl Runner {
     /// Somebody wants something; `None` is PID 1, by the signal.
     pub(super) async fn called(&mut self, caller: Option<AsyncChannel>, wanted: Wanted) -> Vec<Event> {
+        if let (Wanted::Standing, Some(caller)) = (wanted, &caller) {
+            let _ = caller.send(&Answer::Standing(self.standing()), &[]);
+            return vec![];
+        }
         if let Some(renewal) = &mut self.renewal {
             match caller {
                 Some(caller) if renewal.caller.is_none() => renewal.caller = Some(caller),
@@ -62,6 +69,39 @@ impl Runner {
         }
         self.asking = Some(caller);
         vec![if again { Event::AskedAgain } else { Event::Asked }]
+    }
+
+    /// How things stand: the connections of each generation, counted now.
+    fn standing(&self) -> Standing {
+        let live = self.machine.live().map_or(0, |(number, _)| number);
+        let table = all_sockets();
+        let of = |number: u64, left: Duration| {
+            let generation = self.generations.get(&number)?;
+            let (connections, waiting) = generation.load(&self.slots, &table);
+            Some(Draining {
+                pid: generation.main.as_ref().map_or(0, |main| main.pid()),
+                in_flight: (connections + waiting) as u64,
+                left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            })
+        };
+        let serving = of(live, Duration::ZERO).unwrap_or_default();
+        let leaving = self.machine.those_who_leave(Instant::now());
+        let last_upgrade = self.last_failure.as_ref().map(|failure| LastUpgrade::Failed {
+            pid: serving.pid,
+            reason: failure.reason.exit_code(),
+            errno: failure.errno,
+            detail: failure.detail.clone(),
+            at_ms: 0,
+        });
+        Standing {
+            in_flight: serving.in_flight,
+            under_way: self.waiting.is_some() || self.renewal.is_some(),
+            most_draining: self.slots.width().saturating_sub(1) as u64,
+            is_runner: true,
+            draining: leaving.into_iter().rev().filter_map(|(number, left)| of(number, left)).collect(),
+            last_upgrade,
+            ..Standing::new(live, serving.pid)
+        }
     }
 
     /// RELOADING=1, with the time.

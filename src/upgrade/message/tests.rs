@@ -39,6 +39,7 @@ proptest! {
     fn requests_come_back_as_they_went(version: u16, pid in 1..i32::MAX, failure in failure()) {
         there_and_back(&Request::Upgrade { version, main: pid });
         there_and_back(&Request::Renew { version, main: pid });
+        there_and_back(&Request::Standing { version });
         there_and_back(&Request::Spawned { pid });
         there_and_back(&Request::Failed(failure));
         there_and_back(&Request::NotExecuted { errno: pid });
@@ -66,6 +67,21 @@ proptest! {
         there_and_back(&Answer::Begun);
         there_and_back(&Answer::Switched { pid: 7 });
         there_and_back(&Answer::Failed(failure));
+    }
+
+    #[test]
+    fn how_a_service_stands_comes_back_as_it_went(
+        generation: u64, draining in prop::collection::vec(draining(), 0..5), detail in ".{0,40}", last in 0..3,
+        under_way: bool, is_runner: bool,
+    ) {
+        use crate::fdstore::LastUpgrade;
+        let last_upgrade = match last {
+            0 => None,
+            1 => Some(LastUpgrade::Switched { from: 1, to: 2, at_ms: generation }),
+            _ => Some(LastUpgrade::Failed { pid: 1, reason: 22, errno: 5, detail, at_ms: generation }),
+        };
+        let standing = Standing::new(generation, 7);
+        there_and_back(&Answer::Standing(Standing { under_way, is_runner, draining, last_upgrade, ..standing }));
     }
 
     #[test]

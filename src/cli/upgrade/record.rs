@@ -2,15 +2,20 @@
 
 use serde::Serialize;
 
-use super::exit::Exit;
+use crate::cli::exit::Exit;
 use crate::manager::{Drain, End, Error, Refusal, Report, Verdict};
+
+/// The last event of a unit.
+const ENDED: &str = "ended";
 
 /// One upgrade. Fields are added, never renamed or taken away; what does not apply is null.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Record<'a> {
+    /// `ended`.
+    event: &'static str,
     /// The unit's own name.
     unit: &'a str,
-    /// `switched`, `failed`, `refused`, `restarted`, `died`, `pending` or `error`.
+    /// `switched`, `failed`, `refused`, `restarted`, `died`, `pending`, `error`, `pre-flight` or `not-tried`.
     outcome: &'static str,
     /// The exit status for this unit alone.
     exit_status: u8,
@@ -59,6 +64,7 @@ impl<'a> Record<'a> {
             Drain::NotAwaited => (None, None),
         };
         let mut record = Self {
+            event: ENDED,
             unit: &report.unit,
             exit_status: exit.into(),
             seconds: Some(report.took.as_secs_f64()),
@@ -74,11 +80,17 @@ impl<'a> Record<'a> {
         record
     }
 
+    /// The record of a unit that was not tried: `outcome` says why, in a word.
+    pub(crate) fn of_nothing(unit: &'a str, outcome: &'static str, message: &'a str, exit: Exit) -> Self {
+        Self { event: ENDED, unit, outcome, exit_status: exit.into(), message, ..Self::default() }
+    }
+
     /// The record of an error.
     pub(crate) fn of_error(unit: &'a str, error: &Error, message: &'a str, exit: Exit) -> Self {
         let reason = match error {
             Error::NoBus { .. } => "no-bus",
             Error::NoManager { .. } => "no-manager",
+            Error::NoBridge { .. } => "no-bridge",
             Error::AccessDenied { .. } => "access-denied",
             Error::NoAnswer { .. } => "no-answer",
             Error::BusLost { .. } => "bus-lost",
@@ -88,7 +100,7 @@ impl<'a> Record<'a> {
             Error::Call { .. } => "call-failed",
         };
         let (outcome, reason) = ("error", Some(reason));
-        Self { unit, outcome, reason, exit_status: exit.into(), message, ..Self::default() }
+        Self { event: ENDED, unit, outcome, reason, exit_status: exit.into(), message, ..Self::default() }
     }
 
     /// Fills in what depends on the verdict.
@@ -174,7 +186,7 @@ mod tests {
     fn a_switch_names_both_processes_and_every_field_is_there() {
         let record = json(Verdict::Switched { old: 1234, new: 1250 }, Drain::Gone(Duration::from_secs(3)));
         let expected = serde_json::json!({
-            "unit": "web.service", "outcome": "switched", "exit_status": 0,
+            "event": "ended", "unit": "web.service", "outcome": "switched", "exit_status": 0,
             "old_pid": 1234, "new_pid": 1250, "serving_pid": 1250, "reason": null,
             "helper_status": null, "helper_signal": null, "status_text": null, "status_is_new": null, "status_errno": null,
             "job_result": null, "seconds": 0.25, "drained": true, "drain_seconds": 3.0,

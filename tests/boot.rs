@@ -100,6 +100,18 @@ on_every_systemd! {
         assert_eq!(machine.run(&["cmp", "/usr/bin/shared", "/opt/new/own"]).status, 1);
     }
 
+    fn a_folder_of_the_hosts_is_copied_with_its_links_and_modes(systemd) {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tree-{systemd}"));
+        fs::create_dir_all(folder.join("opt/mine")).unwrap();
+        fs::write(folder.join("opt/mine/hello"), "#!/bin/sh\necho hello\n").unwrap();
+        fs::set_permissions(folder.join("opt/mine/hello"), PermissionsExt::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink("mine/hello", folder.join("opt/hello")).unwrap();
+        let machine = Machine::with(systemd).tree(&folder).boot();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(machine.succeed(&["/opt/hello"]), "hello\n");
+        assert_eq!(machine.succeed(&["readlink", "/opt/hello"]), "mine/hello\n");
+    }
+
     fn a_dropped_machine_is_gone_at_once(systemd) {
         let machine = Machine::boot(systemd);
         let trace = Trace::of(machine.pid1(), machine.cgroup());

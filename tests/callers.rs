@@ -1,7 +1,7 @@
 //! The control socket of a service: whoever else may connect to it, no upgrade waits for them.
 //!
 //! It has an abstract name, which belongs to the network of the machine: everybody in there may call.
-//! The tests call as root, which is the same user to one service and another to the next.
+//! The tests call as root, who may look at every service and upgrade those that are its own, and as a stranger.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, socket};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
 
 use crate::gate::soon;
 use crate::lab::finish;
@@ -36,10 +36,16 @@ on_every_systemd! {
         let web = Web::boot_with(systemd, "[Service]\nUser=tester\n");
         let load = web.load();
         let name = Name::of(&web, web.main_pid());
-        let stranger = web.machine.enter_network(|| name.call()).unwrap();
+        let stranger = web.machine.enter_network(|| as_stranger(|| name.call())).unwrap();
         let told = hear(&stranger);
-        assert!(told.contains("the process that asks runs as uid 0, this process as uid 1000"), "{told:?}");
+        assert!(told.contains("the process that asks runs as uid 12345, this process as uid 1000"), "{told:?}");
         assert_eq!(hear(&stranger), "", "it is not listened to");
+        // Root is let in, to look: an upgrade that it asks for is another matter.
+        let root = web.machine.enter_network(|| name.call()).unwrap();
+        let upgrade = [&[1][..], &1_u64.to_le_bytes(), &u64::from(web.main_pid()).to_le_bytes()].concat();
+        send(root.as_raw_fd(), &upgrade, MsgFlags::empty()).unwrap();
+        let told = hear(&root);
+        assert!(told.contains("the process that asks runs as uid 0, this process as uid 1000"), "{told:?}");
         for _ in 0..3 {
             let flood = Flood::start(&web);
             web.upgrade();
@@ -92,6 +98,13 @@ impl Name {
     }
 }
 
+/// Does something as a user whom nothing belongs to; this thread stays that user.
+fn as_stranger<T>(work: impl FnOnce() -> T) -> T {
+    let uid = rustix::process::Uid::from_raw(12345);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+    work()
+}
+
 /// The next message; nothing at the end. One that takes 20 s has failed.
 fn hear(caller: &OwnedFd) -> String {
     let mut fds = [PollFd::new(caller.as_fd(), PollFlags::POLLIN)];
@@ -123,6 +136,7 @@ impl Flood {
         let mut name = Name::of(web, first);
         let (begun, begin) = std::sync::mpsc::channel();
         let thread = web.machine.network_thread("flood", move || {
+            as_stranger(|| ());
             let mut calls = 0;
             while !stopped.load(Ordering::Relaxed) {
                 match name.call() {

@@ -9,7 +9,7 @@
 #![expect(clippy::expect_used, reason = "a test's hands: what fails, fails the test")]
 
 mod connection;
-mod guest;
+pub(crate) mod guest;
 
 use std::collections::BTreeSet;
 use std::io::{PipeReader, PipeWriter};
@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::lab::Machine;
+use crate::lab::{Machine, slowness};
 pub(crate) use connection::{Answer, Connection, Loss, Sight};
-pub(crate) use guest::{Guest, Talk};
+use guest::Guest;
 
 /// How late a response may be before it counts as lost.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ impl Progress {
 
     /// Waits until `reached`; clients that need more than [`PATIENCE`] for that stand still.
     fn wait(&self, reached: impl Fn(&[u64]) -> bool) {
-        let waited = self.more.wait_timeout_while(self.done(), PATIENCE, |done| !reached(done));
+        let waited = self.more.wait_timeout_while(self.done(), PATIENCE * slowness(), |done| !reached(done));
         let (done, result) = waited.expect("no client panics with a count in its hands");
         assert!(!result.timed_out(), "the clients stand still at {done:?}");
     }

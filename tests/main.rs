@@ -27,6 +27,7 @@ mod http;
 mod init;
 mod keeper;
 mod kill;
+mod nix;
 mod package;
 mod pid1;
 mod programs;

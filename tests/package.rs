@@ -15,7 +15,11 @@ on_real_systemd! {
     fn the_package_installs_all_that_it_names_and_its_example_works_as_it_is(systemd) {
         let machine = installed(systemd);
         let version = machine.succeed(&["handover", "--version"]);
-        assert!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
+        let (own, found) = version.trim_end().split_once('\n').unwrap();
+        assert_eq!(own, concat!("handover ", env!("CARGO_PKG_VERSION")));
+        let systemd = machine.succeed(&["systemctl", "--version"]);
+        let number = systemd.split_whitespace().nth(1).unwrap();
+        assert!(found.starts_with(&format!("systemd {number}")), "{found}");
         machine.succeed(&["sh", "-c", &format!("cp {EXAMPLES}/web.* /etc/systemd/system/")]);
         machine.succeed(&["systemctl", "enable", "--now", "web.socket", "web.service"]);
         machine.succeed(&["handover", "upgrade", "web"]);
@@ -33,7 +37,9 @@ on_real_systemd! {
         for command in commands {
             let page = machine.succeed(&["zcat", &format!("/usr/share/man/man1/handover-{command}.1.gz")]);
             let help = machine.succeed(&["handover", command, "--help"]);
-            for option in help.split_whitespace().filter(|word| word.starts_with("--")) {
+            // A line of an option: `  -h, --help`, `      --json`.
+            let options = help.lines().filter(|line| line.trim_start().starts_with('-'));
+            for option in options.flat_map(str::split_whitespace).filter(|word| word.starts_with("--")) {
                 let option = option.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '-');
                 assert!(page.replace('\\', "").contains(option), "{command} {option}:\n{page}");
             }

@@ -21,7 +21,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::lab::Machine;
+use crate::lab::{Machine, slowness};
 
 /// How late an answer may be before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -106,7 +106,7 @@ impl Board {
 
     /// Waits until `reached`; fails when a session does, or when all stand still.
     fn wait(&self, reached: impl Fn(&[u64]) -> bool) {
-        let patience = 2 * PATIENCE;
+        let patience = 2 * PATIENCE * slowness();
         let waited = self.more.wait_timeout_while(self.standing(), patience, |standing| {
             standing.failure.is_none() && !reached(&standing.answers)
         });
@@ -295,8 +295,8 @@ impl Client {
     /// A line without its end.
     async fn line(&mut self) -> Result<String, String> {
         let mut line = String::new();
-        match timeout(PATIENCE, self.stream.read_line(&mut line)).await {
-            Err(_) => Err(format!("no answer within {} s, but {line:?}", PATIENCE.as_secs())),
+        match timeout(PATIENCE * slowness(), self.stream.read_line(&mut line)).await {
+            Err(_) => Err(format!("no answer within {:?}, but {line:?}", PATIENCE * slowness())),
             Ok(Err(error)) => Err(format!("{error}, after {line:?}")),
             Ok(Ok(_)) => match line.strip_suffix('\n') {
                 Some(whole) => Ok(whole.to_owned()),

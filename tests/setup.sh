@@ -1,4 +1,5 @@
-# What `run`, `fuzz/run` and `demo` need before cargo can build: read by them, from the top of the clone.
+# What `run`, `fuzz/run`, `demo` and `../nix-vm-tests/run` need before cargo can build: read by them, from the top of
+# the clone.
 PATH=$PATH:$HOME/.cargo/bin
 
 step() { echo "== $*"; "$@"; }
@@ -19,6 +20,12 @@ if [ "$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then
         for package in python3-sdnotify python3-systemd libsystemd-dev; do
             [ -e "/usr/share/doc/$package" ] || packages+=("$package")
         done
+    fi
+    # Nix evaluates nix-vm-tests, python3 runs its scripts, and QEMU those that want a kernel of their own.
+    if [ "${0##*/}" = run ]; then
+        command -v nix-instantiate > /dev/null || packages+=(nix-bin)
+        command -v python3 > /dev/null || packages+=(python3)
+        case " $* " in *" --vm "*) command -v qemu-system-x86_64 > /dev/null || packages+=(qemu-system-x86) ;; esac
     fi
     if [ ${#packages[@]} -gt 0 ]; then
         step apt-get update -qq

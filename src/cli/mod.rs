@@ -18,12 +18,14 @@ mod status;
 mod target;
 mod timespan;
 mod upgrade;
+mod version;
 mod words;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use exit::Exit;
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => return version::print().into(),
         Err(error) => {
             // Nobody is left to tell if this fails.
             let _ = error.print();

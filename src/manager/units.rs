@@ -25,8 +25,7 @@ impl Manager {
             }
             Way::Standin(standin) => match standin.ask(&Request::List).await? {
                 Reply::Units { units } => {
-                    let named =
-                        |unit: Listed| Loaded { name: unit.unit, description: unit.description };
+                    let named = |unit: Listed| Loaded { name: unit.unit, description: unit.description };
                     units.into_iter().map(named).collect()
                 }
                 other => return Err(unexpected(&other)),

@@ -94,7 +94,9 @@ impl Exec {
             "StandardError" => stream(line, &mut self.standard_error, |text| output(text).map(Some)),
             "SyslogIdentifier" => line.text(&mut self.syslog_identifier),
             "RuntimeDirectoryPreserve" => {
-                line.set(&mut self.runtime_directory_preserve, |text| value::choice(text, &PRESERVE));
+                line.set(&mut self.runtime_directory_preserve, |text| {
+                    value::choice_or_boolean(text, &PRESERVE)
+                });
             }
             "IgnoreSIGPIPE" => line.flag(&mut self.ignore_sigpipe),
             "NoNewPrivileges" => line.flag(&mut self.no_new_privileges),

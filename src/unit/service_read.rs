@@ -91,7 +91,7 @@ impl Service {
             "Sockets" => line.units(&mut self.sockets, Some("socket")),
             "FileDescriptorStoreMax" => line.set(&mut self.fd_store_max, value::unsigned32),
             "FileDescriptorStorePreserve" => {
-                line.set(&mut self.fd_store_preserve, |text| value::choice(text, &PRESERVES));
+                line.set(&mut self.fd_store_preserve, |text| value::choice_or_boolean(text, &PRESERVES));
             }
             "StartLimitInterval" | "StartLimitBurst" => self.common.start_limit(line),
             _ => {}

@@ -26,6 +26,15 @@ pub(super) fn choice<T: Clone>(text: &str, table: &[(&str, T)]) -> Value<T> {
     })
 }
 
+/// One of the words of a table, whose `yes` and `no` may be said as [`boolean`] takes them.
+pub(super) fn choice_or_boolean<T: Clone>(text: &str, table: &[(&str, T)]) -> Value<T> {
+    match boolean(text) {
+        Ok(true) => choice("yes", table),
+        Ok(false) => choice("no", table),
+        Err(_) => choice(text, table),
+    }
+}
+
 /// A number as strtoull(3) reads it, with any base that its beginning says: 0x, 0o, 0b, 0.
 pub(super) fn unsigned(text: &str) -> Value<u64> {
     let text = text.trim_start_matches(WHITESPACE);

@@ -76,6 +76,9 @@ fn become_pid_1(words: &[String]) -> Result<(), String> {
         make_parent(&new.join(path))?;
         fs::copy(host, new.join(path)).doing(path)?;
     }
+    if let Some(tree) = &plan.folder {
+        copy_tree(tree, &new)?;
+    }
     identity(&new, &plan.systemd.to_string().to_lowercase())?;
     enter(&new)?;
     Err(format!("exec PID 1: {}", pid_1(standin)?.exec()))
@@ -208,6 +211,14 @@ pub(crate) fn read_only(target: &Path, flags: MsFlags) -> Result<(), String> {
     let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     mount(None::<&str>, target, None::<&str>, flags, None::<&str>)
         .doing(format!("close {}", target.display()))
+}
+
+/// Copies what is in a folder to the same places below `new`: modes as they are, links as links, all of it root's.
+fn copy_tree(tree: &Path, new: &Path) -> Result<(), String> {
+    let mut copy = Command::new("cp");
+    copy.args(["-r", "--no-dereference", "--preserve=mode,links"]).arg(tree.join(".")).arg(new);
+    let status = copy.status().doing("cp")?;
+    if status.success() { Ok(()) } else { Err(format!("cp {}: {status}", tree.display())) }
 }
 
 fn make_parent(path: &Path) -> Result<(), String> {

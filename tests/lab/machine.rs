@@ -11,13 +11,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Instant, UNIX_EPOCH};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::journal::{self, Query, SYNC, SYNC_FILE};
+use super::permit::Permit;
 
 /// Where the supervisors of machines keep what they have, each in a folder named by its pid: a lock, the
 /// notify socket, the mount point.
@@ -89,6 +89,12 @@ impl Builder {
     /// Gives the machine its own copy of a file of the host, with the same mode.
     pub(crate) fn copy(self, host: impl AsRef<Path>, path: &str) -> Self {
         self.option("--copy", host.as_ref(), path)
+    }
+
+    /// Gives the machine its own copy of all that is in a folder of the host, at the same places.
+    pub(crate) fn tree(mut self, host: impl AsRef<Path>) -> Self {
+        self.options.extend(["--tree".to_owned(), host.as_ref().display().to_string()]);
+        self
     }
 
     fn option(mut self, flag: &str, host: &Path, path: &str) -> Self {
@@ -368,37 +374,5 @@ pub(crate) fn executable() -> PathBuf {
     match this.parent() {
         Some(folder) if folder.ends_with("deps") => folder.with_file_name("examples").join("lab"),
         _ => this.with_file_name("lab"),
-    }
-}
-
-/// One of the few machines that may live at once in this process.
-#[derive(Debug)]
-struct Permit(&'static Permits);
-
-/// How many more of a kind may live.
-#[derive(Debug)]
-struct Permits {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-/// A systemd at its boot keeps a processor busy.
-static OF_SYSTEMD: Permits = Permits { free: Mutex::new(3), freed: Condvar::new() };
-/// Most of a scenario's time on the stand-in is spent in waiting, and several wait at once.
-static OF_STANDIN: Permits = Permits { free: Mutex::new(8), freed: Condvar::new() };
-
-impl Permit {
-    fn take(systemd: Systemd) -> Self {
-        let all = if systemd == Systemd::Standin { &OF_STANDIN } else { &OF_SYSTEMD };
-        let free = all.free.lock().unwrap_or_else(PoisonError::into_inner);
-        *all.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner) -= 1;
-        Self(all)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
     }
 }

@@ -1,5 +1,6 @@
 //! `lab`: the executable behind the machines that the integration tests use: a real systemd as PID 1
-//! in namespaces of its own, over a root tree of Debian's; or its stand-in, over the host's own /usr. No virtual machine, no daemon, no `unsafe`.
+//! in namespaces of its own, over a root tree of Debian's; or its stand-in, over the host's own /usr. No virtual
+//! machine, no daemon, no `unsafe`.
 //!
 //! ```text
 //! a test --its end of a pipe--> lab boot --PDEATHSIG--> PID 1 --pid namespace--> all inside
@@ -19,6 +20,7 @@ mod journal;
 #[expect(dead_code, reason = "people need less of a machine than tests do")]
 mod machine;
 mod needs;
+mod permit;
 mod roots;
 mod standin;
 
@@ -34,10 +36,12 @@ lab build [SYSTEMD|programs]...           build the root trees that are missing,
 lab run SYSTEMD [OPTION]... -- COMMAND    boot a machine, run COMMAND in it, destroy it
 lab boot SYSTEMD [OPTION]...              boot a machine, print `ready PID CGROUP`, destroy it at EOF or SIGTERM
 lab exec PID [--user USER] -- COMMAND     run COMMAND in the machine whose PID 1 is PID on this host
+lab kernel                                print the path of a kernel for virtual machines, fetched if it is missing
 lab missing [SYSTEMD [--programs]]        say what this host lacks for machines; exit 1 if anything
 
 SYSTEMD is V252, V257, V262, or Standin, which needs no tree; OPTION is --bind HOST:PATH (read-only) or --copy HOST:PATH,
-for files, or --programs: V257 and Standin stand on a tree with more servers than the others have.
+for files; --tree FOLDER, whose files are copied to the same places inside, links as links; or --programs: V257 and
+Standin stand on a tree with more servers than the others have.
 Root trees are kept in $HANDOVER_LAB_CACHE, by default /var/cache/handover-lab.";
 
 fn main() -> ExitCode {
@@ -59,6 +63,10 @@ fn dispatch(words: &[String]) -> Result<ExitCode, String> {
         "init" => Err(init::run(rest)),
         "exec" => enter::run(rest),
         "run" => run(&Plan::parse(rest)?),
+        "kernel" => {
+            println!("{}", roots::kernel()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
         "missing" => missing(rest),
         _ => Err(USAGE.into()),
     }
@@ -100,6 +108,9 @@ fn run(plan: &Plan) -> Result<ExitCode, String> {
     for (host, path) in &plan.copies {
         machine = machine.copy(host, path);
     }
+    if let Some(folder) = &plan.folder {
+        machine = machine.tree(folder);
+    }
     let machine = machine.boot();
     eprintln!("lab: ready {} {}", machine.pid1(), machine.cgroup().display());
     let status = machine.command(&command).stdin(Stdio::inherit()).status().doing("lab exec")?;
@@ -115,6 +126,8 @@ struct Plan {
     binds: Vec<(PathBuf, String)>,
     /// Host file, path inside; the machine's own copy.
     copies: Vec<(PathBuf, String)>,
+    /// Host folder whose contents are copied over the machine's own.
+    folder: Option<PathBuf>,
     command: Vec<String>,
     /// All of the above in the words it came in, for the next process of the chain.
     words: Vec<String>,
@@ -124,13 +137,19 @@ impl Plan {
     fn parse(words: &[String]) -> Result<Self, String> {
         let mut rest = words.iter();
         let systemd = rest.next().ok_or(USAGE)?.parse()?;
-        let (mut binds, mut copies, mut programs) = (Vec::new(), Vec::new(), false);
+        let (mut binds, mut copies) = (Vec::new(), Vec::new());
+        let (mut programs, mut folder) = (false, None);
         while let Some(word) = rest.next() {
             let list = match word.as_str() {
                 "--bind" => &mut binds,
                 "--copy" => &mut copies,
                 "--programs" => {
                     programs = true;
+                    continue;
+                }
+                "--tree" => {
+                    let path = rest.next().ok_or("--tree wants FOLDER")?;
+                    folder = Some(PathBuf::from(path).canonicalize().doing(path)?);
                     continue;
                 }
                 "--" => break,
@@ -142,7 +161,7 @@ impl Plan {
             list.push((host, path.trim_start_matches('/').to_owned()));
         }
         let command = rest.cloned().collect();
-        Ok(Self { systemd, programs, binds, copies, command, words: words.to_vec() })
+        Ok(Self { systemd, programs, binds, copies, folder, command, words: words.to_vec() })
     }
 
     /// What the machine stands on.

@@ -1,7 +1,7 @@
 //! Throw-away machines with a real systemd as PID 1, or its stand-in, for the scenarios of this folder.
 //!
-//! The test's side: [`Machine`], [`on_every_systemd`] and [`differs_on_standin`]. What boots the machines is the executable
-//! `lab` (`main.rs` here), which cargo builds as an example. This chapter never needs a network, a
+//! The test's side: [`Machine`], [`on_every_systemd`] and [`differs_on_standin`]. What boots the machines is the
+//! executable `lab` (`main.rs` here), which cargo builds as an example. This chapter never needs a network, a
 //! daemon or `unsafe`; building the root trees, once, needs apt's mirror.
 
 #[cfg(test)]
@@ -11,6 +11,7 @@ mod journal;
 mod machine;
 #[macro_use]
 pub(crate) mod mark;
+mod permit;
 
 pub(crate) use machine::{Machine, Output, Systemd, executable, finish};
 
@@ -42,6 +43,12 @@ pub(crate) fn missing(systemd: Systemd, needs: Needs) -> Option<&'static str> {
         Err(why) => Some(format!("{}: {why}; cargo build --example lab", executable().display())),
     };
     KNOWN[usize::from(standin) + 2 * usize::from(programs)].get_or_init(ask).as_deref()
+}
+
+/// How many times longer than elsewhere a client has to wait for the same: the lab's machines run at this
+/// host's own speed.
+pub(crate) fn slowness() -> u32 {
+    1
 }
 
 /// Whether the environment wants scenarios with this PID 1: WORLD is `standin` or `systemd`, or not set.

@@ -56,7 +56,30 @@ pub(crate) fn get(tree: Tree) -> Result<Root, String> {
         // Nobody clears it away.
         return Ok(Root { path: "/usr".into(), _lock: File::open("/usr").doing("/usr")? });
     }
-    let path = path(tree);
+    hold(path(tree), |path, lock| {
+        build(&recipe(tree), suite(tree), path, lock)?;
+        clear_older(path);
+        Ok(())
+    })
+}
+
+/// A kernel of Debian's that finds its root on an NVMe disk without an initramfs: for those whose machines
+/// need one of their own. 252's own release has none such; the others' systemd runs on this one.
+pub(crate) fn kernel() -> Result<PathBuf, String> {
+    let words = ["--variant=extract", "--include=linux-image-cloud-amd64"];
+    let recipe: Vec<_> = words.into_iter().map(str::to_owned).chain(apt_options()).collect();
+    let tree = hold(place("kernel", &recipe), |path, lock| {
+        build(&recipe, suite(Tree::Of(Systemd::V257)), path, lock)
+    })?;
+    let boot = tree.path.join("boot");
+    let names = fs::read_dir(&boot).doing(boot.display())?.flatten().map(|entry| entry.path());
+    let is_kernel =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"));
+    names.into_iter().find(is_kernel).ok_or_else(|| format!("{}: no kernel", boot.display()))
+}
+
+/// The tree at `path`, by `build` if it is missing.
+fn hold(path: PathBuf, build: impl Fn(&Path, &File) -> Result<(), String>) -> Result<Root, String> {
     let cache = path.parent().ok_or("the cache has no path")?;
     fs::create_dir_all(cache).doing(cache.display())?;
     let lock_path = path.with_extension("lock");
@@ -65,8 +88,7 @@ pub(crate) fn get(tree: Tree) -> Result<Root, String> {
     if !path.exists() {
         lock.unlock().and_then(|()| lock.lock()).doing(lock_path.display())?;
         if !path.exists() {
-            build(tree, &path, &lock)?;
-            clear_older(&path);
+            build(&path, &lock)?;
         }
         lock.unlock().and_then(|()| lock.lock_shared()).doing(lock_path.display())?;
     }
@@ -124,10 +146,7 @@ fn suite(tree: Tree) -> &'static str {
 
 fn recipe(tree: Tree) -> Vec<String> {
     let mut words = vec!["--variant=minbase".into(), format!("--include={PACKAGES}")];
-    words.push("--aptopt=Acquire::Retries \"3\"".into());
-    // A mirror that stands still, a snapshot, is as good; signatures are checked as ever.
-    words.push("--aptopt=Acquire::Check-Valid-Until \"false\"".into());
-    words.push("--aptopt=APT::Install-Recommends \"false\"".into());
+    words.extend(apt_options());
     words.push("--dpkgopt=force-unsafe-io".into());
     for folder in ["doc", "man", "locale", "info", "i18n"] {
         words.push(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
@@ -152,38 +171,57 @@ fn recipe(tree: Tree) -> Vec<String> {
     words
 }
 
+fn apt_options() -> [String; 3] {
+    // A mirror that stands still, a snapshot, is as good; signatures are checked as ever.
+    let options = [
+        "Acquire::Retries \"3\"",
+        "Acquire::Check-Valid-Until \"false\"",
+        "APT::Install-Recommends \"false\"",
+    ];
+    options.map(|option| format!("--aptopt={option}"))
+}
+
 /// Where the tree is, or will be: `<cache>/<suite>-<recipe>[-<week>]`.
 fn path(tree: Tree) -> PathBuf {
+    let path = place(suite(tree), &recipe(tree));
+    if tree != Tree::Of(Systemd::V262) {
+        return path;
+    }
+    let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    path.with_file_name(format!(
+        "{}-{}",
+        path.file_name().unwrap_or_default().display(),
+        age.as_secs() / (7 * 24 * 3600)
+    ))
+}
+
+/// Where a tree by this recipe is.
+fn place(what: &str, recipe: &[String]) -> PathBuf {
     let cache = std::env::var_os("HANDOVER_LAB_CACHE").unwrap_or_else(|| "/var/cache/handover-lab".into());
     // FNV-1a: the same in every build of this program, which std's hasher does not promise.
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    let hash = recipe(tree).join("\0").bytes().fold(0xcbf2_9ce4_8422_2325, mix);
-    let mut name = format!("{}-{hash:016x}", suite(tree));
-    if tree == Tree::Of(Systemd::V262) {
-        let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        name += &format!("-{}", age.as_secs() / (7 * 24 * 3600));
-    }
-    Path::new(&cache).join(name)
+    let hash = recipe.join("\0").bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+    Path::new(&cache).join(format!("{what}-{hash:016x}"))
 }
 
 /// Builds under another name and renames: a tree that has its name is whole.
 ///
 /// The lock is mmdebstrap's standard input, so that it is held until the last of the builders is gone,
 /// also when we are killed.
-fn build(tree: Tree, path: &Path, lock: &File) -> Result<(), String> {
+fn build(recipe: &[String], suite: &str, path: &Path, lock: &File) -> Result<(), String> {
     let half = path.with_extension("half");
     if half.exists() {
         fs::remove_dir_all(&half).doing(half.display())?;
     }
     let mut command = Command::new("mmdebstrap");
-    command.args(recipe(tree)).arg(suite(tree)).arg(&half).arg(mirror()?);
+    command.args(recipe).arg(suite).arg(&half).arg(mirror()?);
     let lock = lock.try_clone().doing("lock")?;
     let output = command.stdin(lock).stdout(Stdio::null()).output().doing("mmdebstrap")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let mut last: Vec<&str> = said.lines().rev().take(20).collect();
         last.reverse();
-        return Err(format!("mmdebstrap {}: {}\n{}", suite(tree), output.status, last.join("\n")));
+        return Err(format!("mmdebstrap {suite}: {}\n{}", output.status, last.join("\n")));
     }
     fs::rename(&half, path).doing(path.display())
 }

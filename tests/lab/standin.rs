@@ -40,7 +40,8 @@ pub(crate) fn tree(usr: &Path, base: &Path) -> Result<PathBuf, String> {
         fs::create_dir(folder).doing(folder.display())?;
     }
     bind(&root, &root)?;
-    for folder in ["usr", "var/lib", "home/tester", "root", "opt", "proc", "sys", "dev", "run", "tmp"] {
+    for folder in ["etc", "usr", "var/lib", "home/tester", "root", "opt", "proc", "sys", "dev", "run", "tmp"]
+    {
         fs::create_dir_all(root.join(folder)).doing(folder)?;
     }
     let usr = overlay(usr, &over)?;

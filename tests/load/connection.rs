@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::PATIENCE;
+use crate::lab::slowness;
 
 /// A request that was not answered, or a connection that was not what it should be.
 #[derive(Debug)]
@@ -120,7 +121,8 @@ impl Connection {
     /// Connects; call it in the machine's network.
     pub(crate) fn open(address: &str) -> Result<Self, Loss> {
         let stream = TcpStream::connect(address).map_err(Loss::from_io("connect"))?;
-        let patient = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_nodelay(true));
+        let patient =
+            stream.set_read_timeout(Some(PATIENCE * slowness())).and_then(|()| stream.set_nodelay(true));
         patient.map_err(Loss::from_io("prepare"))?;
         // There may be thousands, and few answers are longer.
         Ok(Self(BufReader::with_capacity(512, stream)))

@@ -1,6 +1,6 @@
 //! Programs that nobody has changed, and how a unit starts them.
 
-use crate::load::Talk;
+use crate::load::guest::Talk;
 
 /// Where all of them serve.
 pub(crate) const ADDRESS: &str = "127.0.0.1:8080";

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::list::{ADDRESS, Program};
 use crate::lab::{Machine, Systemd, executable};
-use crate::load::{Client, Guest, Load, Tally};
+use crate::load::guest::Guest;
+use crate::load::{Client, Load, Tally};
 
 /// How it is upgraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

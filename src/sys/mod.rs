@@ -20,6 +20,8 @@ pub(crate) mod memfd;
 pub(crate) mod mirror;
 #[cfg(feature = "cli")]
 pub(crate) mod other;
+#[cfg(feature = "cli")]
+pub(crate) mod pages;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 #[cfg(feature = "cli")]

@@ -12,6 +12,9 @@ const UPGRADES: usize = 100;
 /// How long a process may be there when it has nothing left to do; but for a CPU that it waits for.
 const LATE: Duration = Duration::from_millis(100);
 
+/// The same where all of the machine's CPUs are busy.
+const VERY_LATE: Duration = Duration::from_secs(1);
+
 /// Milliseconds between an answer and the next request, of 16 clients each.
 const THINK: [u64; 4] = [0, 1, 40, 2000];
 
@@ -43,8 +46,10 @@ on_every_systemd! {
              request, at most {:?}, where who slept was woken {stall:?} too late", tally.requests,
             tally.pids.len(), tally.slowest, late[UPGRADES / 2], late[UPGRADES - 1]
         );
-        // Others may have to wait for a CPU, too, who have a say in it: its successor, PID 1.
-        assert!(late.iter().all(|late| *late < LATE + stall), "{stall:?}: {late:?}");
+        // Others have a say in it, and may have to wait for a CPU, too: its successor above all, on which all
+        // clients are. So a few may be late.
+        assert!(late[UPGRADES * 95 / 100 - 1] < LATE + stall, "{stall:?}: {late:?}");
+        assert!(late[UPGRADES - 1] < VERY_LATE + stall, "{stall:?}: {late:?}");
     }
 }
 

@@ -106,7 +106,9 @@ impl Stage {
         command.arg("upgrade").arg("--standin").arg(self.folder.runtime()).args(["--json", "keeper"]);
         let output = command.stdin(Stdio::null()).process_group(0).output().await;
         let output = output.map_err(told("run `handover upgrade`"))?;
-        serde_json::from_slice(&output.stdout).map_err(|error| {
+        // A stream of events, of which the last one tells the end.
+        let mut lines = output.stdout.trim_ascii_end().rsplit(|byte| *byte == b'\n');
+        serde_json::from_slice(lines.next().unwrap_or_default()).map_err(|error| {
             let said = String::from_utf8_lossy(&output.stderr);
             format!("`handover upgrade` told nothing ({error}): {}", said.trim_end())
         })

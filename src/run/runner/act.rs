@@ -13,6 +13,7 @@ use super::super::options::Probe;
 use super::super::probe::{EXEC_SOURCE, Target};
 use super::{PATIENCE, Runner};
 use crate::notify::Message;
+use crate::sys::pages;
 use crate::sys::spawn::{Apart, Program, Variable, spawn_apart};
 use crate::sys::steer::{Steering, Who};
 use crate::upgrade::message::Answer;
@@ -82,9 +83,15 @@ impl Runner {
                 self.waiting = None;
             }
             Action::Failed(failure) => self.failed(failure).await,
-            Action::Serving { .. } => self.say_ready().await,
+            Action::Serving { .. } => {
+                self.say_ready().await;
+                grow_small();
+            }
             Action::Crashed { how, pause } => self.journal.write(Entry::Crashed { how, pause }),
-            Action::Retired { number, cut } => self.journal.write(Entry::Retired { number, cut }),
+            Action::Retired { number, cut } => {
+                self.journal.write(Entry::Retired { number, cut });
+                grow_small();
+            }
             Action::Exit(end) => {
                 self.end = Some(end.map_err(|failure| self.last_failure.take().unwrap_or(failure)))
             }
@@ -278,4 +285,11 @@ async fn try_once(target: &Target, probe: &Probe, tell: &UnboundedSender<Fact>) 
     let (done, ended) = oneshot::channel();
     let _ = tell.send(Fact::Runs(done));
     if ended.await.unwrap_or(false) { Ok(()) } else { Err(format!("{command:?} did not end well")) }
+}
+
+/// A start or an end is over, and most of the code for it is not needed for days. Without this the runner
+/// would have as much memory as a small server.
+fn grow_small() {
+    // What cannot be given back is no harm.
+    let _ = pages::give_back();
 }

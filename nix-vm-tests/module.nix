@@ -189,6 +189,9 @@ let
     SyslogIdentifier = "%N";
     # PID 1 would make the sockets blocking at a restart, also for a process that still drains.
     NonBlocking = true;
+    # Longer than an upgrade, and what is in flight, may take: else either would be cut.
+    TimeoutStartSec = "90s";
+    TimeoutStopSec = "90s";
     Restart = "always";
     RestartSec = "100ms";
     FileDescriptorStoreMax = cfg.store;

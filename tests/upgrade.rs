@@ -146,7 +146,7 @@ on_every_systemd! {
         let told = upgrade(&web, &["--pre-flight", "web"]);
         assert_eq!((told.status, &*told.stdout), (42, ""), "{told:?}");
         assert!(told.stderr.contains("exit status: 3: port web is taken"), "{told:?}");
-        web.drop_in("[Service]\nTimeoutStartSec=5s\n[X-Handover]\nCheck=/bin/true\n");
+        web.drop_in("[Service]\nKillMode=none\n[X-Handover]\nCheck=/bin/true\n");
         let told = upgrade(&web, &["--pre-flight", "--json", "web"]);
         assert_eq!((told.status, &ended(&told)[0]["outcome"]), (42, &json!("pre-flight")), "{told:?}");
         assert_eq!(web.main_pid(), main, "nothing was touched");

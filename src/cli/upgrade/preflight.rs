@@ -7,7 +7,7 @@
 //! ```
 //!
 //! systemd ignores sections that begin with X-, systemd.unit(5). The command runs as the user of the service if
-//! we are root, with the unit's Environment= and folder, and without its sandbox; a service with DynamicUser=
+//! we are root, with the unit's Environment=, in the root folder, and without its sandbox; a service with DynamicUser=
 //! has no user yet, and its command runs as `nobody`.
 //! It is never run through a shell, and ends with us.
 

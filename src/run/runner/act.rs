@@ -83,15 +83,9 @@ impl Runner {
                 self.waiting = None;
             }
             Action::Failed(failure) => self.failed(failure).await,
-            Action::Serving { .. } => {
-                self.say_ready().await;
-                grow_small();
-            }
+            Action::Serving { .. } => self.say_ready().await,
             Action::Crashed { how, pause } => self.journal.write(Entry::Crashed { how, pause }),
-            Action::Retired { number, cut } => {
-                self.journal.write(Entry::Retired { number, cut });
-                grow_small();
-            }
+            Action::Retired { number, cut } => self.retired(number, cut),
             Action::Exit(end) => {
                 self.end = Some(end.map_err(|failure| self.last_failure.take().unwrap_or(failure)))
             }
@@ -100,11 +94,18 @@ impl Runner {
         None
     }
 
-    /// READY=1.
+    /// A generation has left.
+    fn retired(&self, number: u64, cut: bool) {
+        self.journal.write(Entry::Retired { number, cut });
+        grow_small();
+    }
+
+    /// READY=1; a start is over.
     pub(super) async fn say_ready(&self) {
         if let Err(error) = self.notifier.notify(&Message::ready(), PATIENCE).await {
             self.warn(format!("PID 1 was not told that the service is ready: {error}"));
         }
+        grow_small();
     }
 
     fn start(&mut self, number: u64, slot: usize) -> Option<Event> {

@@ -193,6 +193,8 @@ fn memory(table: &mut Table) {
         }
     }
     drop(TcpStream::connect(address));
+    // At rest: the last one that drained has left, and nothing is looked for any more.
+    std::thread::sleep(Duration::from_secs(3));
     let memory = Memory::of(runner.pid().as_raw());
     table.add(&Row {
         what: "memory of a runner, resident, after 5 upgrades",

@@ -60,6 +60,8 @@ pub(crate) struct Runner {
     tell: mpsc::UnboundedSender<Fact>,
     tell_relayed: mpsc::UnboundedSender<usize>,
     next_look: Instant,
+    /// How long it was to be until then.
+    pause: Duration,
     /// Slots at which a relay was told of.
     relayed: Vec<usize>,
     /// Why the generation that went last had not got ready.

@@ -13,7 +13,6 @@ use super::super::options::Probe;
 use super::super::probe::{EXEC_SOURCE, Target};
 use super::{PATIENCE, Runner};
 use crate::notify::Message;
-use crate::sys::pages;
 use crate::sys::spawn::{Apart, Program, Variable, spawn_apart};
 use crate::sys::steer::{Steering, Who};
 use crate::upgrade::message::Answer;
@@ -85,7 +84,7 @@ impl Runner {
             Action::Failed(failure) => self.failed(failure).await,
             Action::Serving { .. } => self.say_ready().await,
             Action::Crashed { how, pause } => self.journal.write(Entry::Crashed { how, pause }),
-            Action::Retired { number, cut } => self.retired(number, cut),
+            Action::Retired { number, cut } => self.journal.write(Entry::Retired { number, cut }),
             Action::Exit(end) => {
                 self.end = Some(end.map_err(|failure| self.last_failure.take().unwrap_or(failure)))
             }
@@ -94,18 +93,11 @@ impl Runner {
         None
     }
 
-    /// A generation has left.
-    fn retired(&self, number: u64, cut: bool) {
-        self.journal.write(Entry::Retired { number, cut });
-        grow_small();
-    }
-
-    /// READY=1; a start is over.
+    /// READY=1.
     pub(super) async fn say_ready(&self) {
         if let Err(error) = self.notifier.notify(&Message::ready(), PATIENCE).await {
             self.warn(format!("PID 1 was not told that the service is ready: {error}"));
         }
-        grow_small();
     }
 
     fn start(&mut self, number: u64, slot: usize) -> Option<Event> {
@@ -286,11 +278,4 @@ async fn try_once(target: &Target, probe: &Probe, tell: &UnboundedSender<Fact>) 
     let (done, ended) = oneshot::channel();
     let _ = tell.send(Fact::Runs(done));
     if ended.await.unwrap_or(false) { Ok(()) } else { Err(format!("{command:?} did not end well")) }
-}
-
-/// A start or an end is over, and most of the code for it is not needed for days. Without this the runner
-/// would have as much memory as a small server.
-fn grow_small() {
-    // What cannot be given back is no harm.
-    let _ = pages::give_back();
 }

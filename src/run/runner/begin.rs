@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -93,6 +93,7 @@ fn begin(
         tell,
         tell_relayed,
         next_look: Instant::now(),
+        pause: Duration::ZERO,
         relayed: Vec::new(),
         trouble: None,
         told_live: handed_on.and_then(|before| before.state.told_live),

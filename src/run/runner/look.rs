@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::slots::all_sockets;
 use super::Runner;
 use crate::run::machine::Event;
+use crate::sys::pages;
 
 /// How soon to look again while a generation starts.
 const OFTEN: Duration = Duration::from_millis(20);
@@ -30,6 +31,12 @@ impl Runner {
         } else {
             RARELY
         };
+        // An upgrade is over, and most of the code for it is not needed for days: without this the runner would
+        // have as much memory as a small server. What cannot be given back is no harm.
+        if pause == RARELY && self.pause != RARELY {
+            let _ = pages::give_back();
+        }
+        self.pause = pause;
         self.next_look = Instant::now() + pause;
         events
     }

@@ -1,21 +1,8 @@
 # An upgrade that fails changes nothing: the old process serves on, and the reason has a name.
-{ pkgs, ... }:
 {
   name = "handover-failed-upgrade";
 
-  nodes.machine = {
-    imports = [ ../module.nix ];
-    environment.systemPackages = [ pkgs.handover ];
-    services.handover.web = {
-      kind = "library";
-      program = "${pkgs.handover-samples}/bin/web";
-      listen = [ "8080" ];
-    };
-    systemd.services.clients = import ./clients.nix {
-      inherit pkgs;
-      words = "web 127.0.0.1:8080";
-    };
-  };
+  nodes.machine.imports = [ ./nodes/web.nix ];
 
   testScript = builtins.readFile ./words.py + ''
     start_all()

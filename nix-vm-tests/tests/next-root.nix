@@ -1,27 +1,8 @@
 # The same into another root, as image-based systems do it: what PID 1 holds goes along.
-{ pkgs, ... }:
 {
   name = "handover-next-root";
 
-  nodes.machine =
-    { lib, ... }:
-    {
-      imports = [ ../module.nix ];
-      services.handover.keeper = {
-        kind = "library";
-        program = "${pkgs.handover-samples}/bin/keeper";
-        listen = [ "7070" ];
-        preserve = true;
-      };
-      systemd.services.clients = lib.mkMerge [
-        (import ./clients.nix {
-          inherit pkgs;
-          words = "sessions 127.0.0.1:7070";
-        })
-        (import ./survivor.nix)
-      ];
-      systemd.services.backdoor = import ./survivor.nix;
-    };
+  nodes.machine.imports = [ ./nodes/soft-reboot.nix ];
 
   testScript = builtins.readFile ./words.py + ''
     start_all()

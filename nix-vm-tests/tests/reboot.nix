@@ -1,20 +1,8 @@
 # A machine that boots serves, and is upgraded: nothing of this needs a hand. What PID 1 held is gone.
-{ pkgs, ... }:
 {
   name = "handover-reboot";
 
-  nodes.machine = {
-    imports = [ ../module.nix ];
-    services.handover.web = {
-      kind = "library";
-      program = "${pkgs.handover-samples}/bin/web";
-      listen = [ "8080" ];
-    };
-    systemd.services.clients = import ./clients.nix {
-      inherit pkgs;
-      words = "web 127.0.0.1:8080";
-    };
-  };
+  nodes.machine.imports = [ ./nodes/web.nix ];
 
   testScript = builtins.readFile ./words.py + ''
     boots: set[str] = set()

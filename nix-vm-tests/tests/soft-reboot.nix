@@ -1,27 +1,8 @@
 # `systemctl soft-reboot`: every process goes but PID 1, the clients, and the framework's shell; sessions go on.
-{ pkgs, ... }:
 {
   name = "handover-soft-reboot";
 
-  nodes.machine =
-    { lib, ... }:
-    {
-      imports = [ ../module.nix ];
-      services.handover.keeper = {
-        kind = "library";
-        program = "${pkgs.handover-samples}/bin/keeper";
-        listen = [ "7070" ];
-        preserve = true;
-      };
-      systemd.services.clients = lib.mkMerge [
-        (import ./clients.nix {
-          inherit pkgs;
-          words = "sessions 127.0.0.1:7070";
-        })
-        (import ./survivor.nix)
-      ];
-      systemd.services.backdoor = import ./survivor.nix;
-    };
+  nodes.machine.imports = [ ./nodes/soft-reboot.nix ];
 
   testScript = builtins.readFile ./words.py + ''
     start_all()

@@ -1,21 +1,10 @@
 # Upgrades under load: no request is refused, reset, cut or late, and the unit's current settings apply.
-{ pkgs, ... }:
 {
   name = "handover-upgrade";
 
   nodes.machine = {
-    imports = [ ../module.nix ];
-    environment.systemPackages = [ pkgs.handover ];
-    services.handover.web = {
-      kind = "library";
-      program = "${pkgs.handover-samples}/bin/web";
-      listen = [ "8080" ];
-      environment.WEB_VERSION = "1";
-    };
-    systemd.services.clients = import ./clients.nix {
-      inherit pkgs;
-      words = "web 127.0.0.1:8080";
-    };
+    imports = [ ./nodes/web.nix ];
+    services.handover.web.environment.WEB_VERSION = "1";
   };
 
   testScript = builtins.readFile ./words.py + ''

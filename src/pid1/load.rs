@@ -72,7 +72,7 @@ const SERVICE: &str = "Type ExecCondition ExecStartPre ExecStart ExecStartPost E
 const SOCKET: &str = "ListenStream ListenDatagram ListenSequentialPacket ListenFIFO Accept Service \
     FileDescriptorName Backlog BindIPv6Only BindToDevice SocketMode DirectoryMode KeepAlive \
     KeepAliveTimeSec KeepAliveIntervalSec KeepAliveProbes NoDelay DeferAcceptSec ReusePort FreeBind \
-    Transparent Broadcast PassCredentials ReceiveBuffer SendBuffer PipeSize Priority Mark IPTOS IPTTL \
+    Transparent Broadcast PassCredentials PassSecurity PassPIDFD PassPacketInfo ReceiveBuffer SendBuffer PipeSize Priority Mark IPTOS IPTTL \
     TCPCongestion SocketProtocol RemoveOnStop Symlinks TriggerLimitIntervalSec TriggerLimitBurst";
 
 /// Directives that order units, which here are all started at once, sockets first.

@@ -36,6 +36,7 @@ mod machine;
 mod members;
 mod messages;
 mod notify;
+mod options;
 mod output;
 mod place;
 mod rate;

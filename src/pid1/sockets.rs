@@ -14,10 +14,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::sys::listen::{self, Kind, Options, Place};
-use crate::unit::{Address, BindIpv6Only, Listen, ListenKind, Socket, SocketProtocol};
+use crate::sys::listen::{self, Kind, Opened, Place};
+use crate::unit::{Address, Listen, ListenKind, Socket};
 
 use super::load::Source;
+use super::options::{Family, options};
 use super::rate::Rate;
 use super::watches::{Ticket, Watches};
 
@@ -103,17 +104,20 @@ impl SocketUnit {
         self.open.iter().map(|(listen, _)| listen)
     }
 
-    /// Opens everything, or nothing. The error is a sentence that begins with file and line.
-    pub(crate) fn open(&mut self) -> Result<(), String> {
-        let mut open = Vec::new();
+    /// Opens everything, or nothing; what the kernel did not want, and is gone without. That, and the error,
+    /// are sentences that begin with file and line.
+    pub(crate) fn open(&mut self) -> Result<Vec<String>, String> {
+        let (mut open, mut without) = (Vec::new(), Vec::new());
         for listen in &self.settings.listen {
-            let opened = open_one(listen, &self.settings);
-            let opened = opened.map_err(|why| format!("{}: {}: {why}", listen.place, listen.address))?;
-            open.push((listen.clone(), opened));
+            let told = |why: String| format!("{}: {}: {why}", listen.place, listen.address);
+            let opened = open_one(listen, &self.settings).map_err(told)?;
+            let refused = opened.refused.iter();
+            without.extend(refused.map(|(called, why)| told(format!("{called} cannot be had: {why}"))));
+            open.push((listen.clone(), opened.fd));
         }
         (self.open, self.result) = (open, "success");
         self.triggers = Rate::default();
-        Ok(())
+        Ok(without)
     }
 
     /// Closes everything.
@@ -192,45 +196,48 @@ pub(crate) fn clash(a: &Listen, b: &Listen) -> bool {
     a.kind == b.kind && (a.address == b.address || same_port() && (wild(&a.address) || wild(&b.address)))
 }
 
+
 /// Opens what one line wants.
-fn open_one(listen: &Listen, settings: &Socket) -> Result<OwnedFd, String> {
+fn open_one(listen: &Listen, settings: &Socket) -> Result<Opened, String> {
     let kind = match listen.kind {
         ListenKind::Stream => Kind::Stream,
         ListenKind::Datagram => Kind::Datagram,
         ListenKind::SequentialPacket => Kind::SeqPacket,
         ListenKind::Fifo => {
             let Address::Path(path) = &listen.address else { return Err("a pipe is at a path".into()) };
-            let size = settings.pipe_size.and_then(|size| i32::try_from(size).ok());
-            return listen::open_fifo(path, &options(settings, listen), size).map_err(|why| why.to_string());
+            let options = options(settings, Family::Other);
+            return listen::open_fifo(path, &options)
+                .inspect(|_| link(settings, path))
+                .map_err(|why| why.to_string());
         }
         _ => return Err("handover pid1 opens no sockets of this kind".into()),
     };
-    let options = options(settings, listen);
-    let open = |place: Place, options: &Options| listen::open_socket(&place, kind, options);
+    let open = |place: Place| {
+        let family = match &place {
+            Place::Inet(SocketAddr::V4(_)) => Family::Ipv4,
+            Place::Inet(SocketAddr::V6(_)) => Family::Ipv6,
+            _ => Family::Other,
+        };
+        listen::open_socket(&place, kind, &options(settings, family))
+    };
     let opened = match &listen.address {
         Address::Port(port) => {
             // systemd.socket(5): IPv6, which takes IPv4 as well, and IPv4 alone where there is no IPv6.
             let any = |ip: IpAddr| Place::Inet(SocketAddr::new(ip, *port));
-            match open(any(Ipv6Addr::UNSPECIFIED.into()), &options) {
+            match open(any(Ipv6Addr::UNSPECIFIED.into())) {
                 Err(why) if why.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-                    open(any(Ipv4Addr::UNSPECIFIED.into()), &for_ipv4(options.clone()))
+                    open(any(Ipv4Addr::UNSPECIFIED.into()))
                 }
                 opened => opened,
             }
         }
         Address::Inet { address, interface } => {
-            with_scope(*address, interface.as_deref()).and_then(|address| {
-                let options = if address.is_ipv4() { for_ipv4(options) } else { options };
-                open(Place::Inet(address), &options)
-            })
+            with_scope(*address, interface.as_deref()).and_then(|address| open(Place::Inet(address)))
         }
-        Address::Path(path) => {
-            let opened = open(Place::Path(path.clone()), &options);
-            opened.inspect(|_| link(settings, path))
-        }
-        Address::Abstract(name) => open(Place::Abstract(name.clone().into_bytes()), &options),
+        Address::Path(path) => open(Place::Path(path.clone())).inspect(|_| link(settings, path)),
+        Address::Abstract(name) => open(Place::Abstract(name.clone().into_bytes())),
         Address::Vsock { cid, port } => {
-            open(Place::Vsock { cid: cid.unwrap_or(libc::VMADDR_CID_ANY), port: *port }, &options)
+            open(Place::Vsock { cid: cid.unwrap_or(libc::VMADDR_CID_ANY), port: *port })
         }
         _ => return Err("handover pid1 opens no sockets of this kind".into()),
     };
@@ -256,69 +263,5 @@ fn with_scope(address: SocketAddr, interface: Option<&str>) -> io::Result<Socket
 fn link(settings: &Socket, path: &std::path::Path) {
     for link in &settings.symlinks {
         let _ = std::os::unix::fs::symlink(path, link);
-    }
-}
-
-/// Without what only IPv6 has.
-fn for_ipv4(options: Options) -> Options {
-    let numbers = options.numbers.into_iter().filter(|(level, ..)| *level != libc::IPPROTO_IPV6).collect();
-    Options { numbers, ..options }
-}
-
-/// The options of systemd.socket(5), as setsockopt(2) has them.
-fn options(settings: &Socket, listen: &Listen) -> Options {
-    let inet = matches!(listen.address, Address::Port(_) | Address::Inet { .. });
-    let tcp = inet && listen.kind == ListenKind::Stream;
-    let yes = |on: bool, level, name| on.then_some((level, name, 1));
-    let size = |bytes: Option<u64>| bytes.map(|bytes| i32::try_from(bytes).unwrap_or(i32::MAX));
-    let seconds = |span: Option<std::time::Duration>| {
-        span.map(|span| i32::try_from(span.as_secs()).unwrap_or(i32::MAX).max(1))
-    };
-    let of_socket = |name, value: Option<i32>| value.map(|value| (libc::SOL_SOCKET, name, value));
-    let of_tcp =
-        |name, value: Option<i32>| value.filter(|_| tcp).map(|value| (libc::IPPROTO_TCP, name, value));
-    let v6_only = match settings.bind_ipv6_only {
-        BindIpv6Only::Both => Some((libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0)),
-        BindIpv6Only::Ipv6Only => Some((libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)),
-        BindIpv6Only::Default => None,
-    };
-    let numbers = [
-        yes(tcp, libc::SOL_SOCKET, libc::SO_REUSEADDR),
-        yes(settings.reuse_port && inet, libc::SOL_SOCKET, libc::SO_REUSEPORT),
-        yes(settings.free_bind && inet, libc::IPPROTO_IP, libc::IP_FREEBIND),
-        yes(settings.transparent && inet, libc::IPPROTO_IP, libc::IP_TRANSPARENT),
-        yes(settings.broadcast, libc::SOL_SOCKET, libc::SO_BROADCAST),
-        yes(settings.keep_alive && tcp, libc::SOL_SOCKET, libc::SO_KEEPALIVE),
-        yes(settings.no_delay && tcp, libc::IPPROTO_TCP, libc::TCP_NODELAY),
-        yes(settings.pass_credentials && !inet, libc::SOL_SOCKET, libc::SO_PASSCRED),
-        v6_only.filter(|_| inet),
-        of_tcp(libc::TCP_KEEPIDLE, seconds(settings.keep_alive_time)),
-        of_tcp(libc::TCP_KEEPINTVL, seconds(settings.keep_alive_interval)),
-        of_tcp(libc::TCP_KEEPCNT, settings.keep_alive_probes.map(|count| count.cast_signed())),
-        of_tcp(libc::TCP_DEFER_ACCEPT, seconds(settings.defer_accept)),
-        of_socket(libc::SO_RCVBUF, size(settings.receive_buffer)),
-        of_socket(libc::SO_SNDBUF, size(settings.send_buffer)),
-        of_socket(libc::SO_PRIORITY, settings.priority),
-        of_socket(libc::SO_MARK, settings.mark),
-        settings.ip_tos.filter(|_| inet).map(|tos| (libc::IPPROTO_IP, libc::IP_TOS, tos)),
-        settings.ip_ttl.filter(|_| inet).map(|ttl| (libc::IPPROTO_IP, libc::IP_TTL, ttl)),
-    ];
-    let device = settings.bind_to_device.clone().filter(|_| inet);
-    let congestion = settings.tcp_congestion.clone().filter(|_| tcp);
-    let words = [
-        device.map(|name| (libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name)),
-        congestion.map(|name| (libc::IPPROTO_TCP, libc::TCP_CONGESTION, name)),
-    ];
-    Options {
-        backlog: settings.backlog.map_or(i32::MAX, |most| i32::try_from(most).unwrap_or(i32::MAX)),
-        mode: settings.mode,
-        directory_mode: settings.directory_mode,
-        protocol: settings.protocol.filter(|_| inet).map(|protocol| match protocol {
-            SocketProtocol::UdpLite => libc::IPPROTO_UDPLITE,
-            SocketProtocol::Sctp => libc::IPPROTO_SCTP,
-            SocketProtocol::Mptcp => libc::IPPROTO_MPTCP,
-        }),
-        numbers: numbers.into_iter().flatten().collect(),
-        words: words.into_iter().flatten().collect(),
     }
 }

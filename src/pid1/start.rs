@@ -48,19 +48,34 @@ impl Standin {
     /// Opens the sockets of a unit, and waits for traffic on them. The error is a sentence, and was said.
     pub(super) fn open(&mut self, at: usize) -> bool {
         let Some(socket) = self.sockets.get_mut(at) else { return false };
-        if let Err(why) = socket.open() {
-            socket.close(State::Failed, "resources", &self.around.traffic);
-            let why = match self.in_the_way(at) {
-                Some(other) => format!("{why}: {other} has it"),
-                None => why,
-            };
-            if let Some(socket) = self.sockets.get(at) {
-                self.around.output.say_of(&socket.name, &why);
+        match socket.open() {
+            Ok(without) => {
+                without.iter().for_each(|why| self.around.output.say_of(&socket.name, why));
+                socket.listen(&self.around.traffic);
+                self.tell_shared(at);
+                true
             }
-            return false;
+            Err(why) => {
+                socket.close(State::Failed, "resources", &self.around.traffic);
+                let why = match self.in_the_way(at) {
+                    Some(other) => format!("{why}: {other} has it"),
+                    None => why,
+                };
+                if let Some(socket) = self.sockets.get(at) {
+                    self.around.output.say_of(&socket.name, &why);
+                }
+                false
+            }
         }
-        socket.listen(&self.around.traffic);
-        true
+    }
+
+    /// Says who else has an address of a unit that is open: of datagrams the kernel lets two have one.
+    fn tell_shared(&self, at: usize) {
+        let Some(socket) = self.sockets.get(at).filter(|socket| !socket.settings.reuse_port) else { return };
+        if let Some(other) = self.in_the_way(at) {
+            let text = format!("{other} has an address of this, too, and chance says who is served");
+            self.around.output.say_of(&socket.name, &text);
+        }
     }
 
     /// The line of another unit of ours that has an address which this unit wants.

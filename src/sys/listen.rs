@@ -53,17 +53,52 @@ pub(crate) struct Options {
     pub(crate) directory_mode: u32,
     /// The protocol, if it is not the usual one of its kind.
     pub(crate) protocol: Option<i32>,
-    /// Options of setsockopt(2) that are an `int`: level, name, value.
-    pub(crate) numbers: Vec<(i32, i32, i32)>,
-    /// Options that are a string: level, name, value.
-    pub(crate) words: Vec<(i32, i32, String)>,
+    /// Options of setsockopt(2), in the order in which they are set.
+    pub(crate) settings: Vec<Setting>,
+    /// The room of a named pipe, bytes, and what the caller calls it: fcntl(2), F_SETPIPE_SZ.
+    pub(crate) pipe_size: Option<(&'static str, i32)>,
+}
+
+/// One option of a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// What the caller calls it.
+    pub(crate) called: &'static str,
+    /// As setsockopt(2) has it.
+    pub(crate) level: i32,
+    /// As setsockopt(2) has it.
+    pub(crate) name: i32,
+    /// What it is to be.
+    pub(crate) value: Value,
+    /// Whether there is to be no socket without it.
+    pub(crate) needed: bool,
+}
+
+/// The value of an option.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// An `int`.
+    Number(i32),
+    /// An `int`, by the option of this name where we may: one without the kernel's bound.
+    Forced(i32, i32),
+    /// A string.
+    Word(String),
+}
+
+/// What was opened, and which of its options the kernel refused: as the caller calls them, and why.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The socket or pipe.
+    pub(crate) fd: OwnedFd,
+    /// What it goes without.
+    pub(crate) refused: Vec<(&'static str, io::Error)>,
 }
 
 /// Opens a socket, bound, and listening if it is of a kind that listens.
 ///
 /// Errors: EADDRINUSE when the address is taken, EACCES, EADDRNOTAVAIL, EAFNOSUPPORT and what else
-/// socket(2), setsockopt(2) and bind(2) say.
-pub(crate) fn open_socket(place: &Place, kind: Kind, options: &Options) -> io::Result<OwnedFd> {
+/// socket(2), setsockopt(2) for what is needed, and bind(2) say.
+pub(crate) fn open_socket(place: &Place, kind: Kind, options: &Options) -> io::Result<Opened> {
     let (family, address): (_, Box<dyn SockaddrLike>) = match place {
         Place::Inet(address @ SocketAddr::V4(_)) => {
             (libc::AF_INET, Box::new(SockaddrStorage::from(*address)))
@@ -74,11 +109,13 @@ pub(crate) fn open_socket(place: &Place, kind: Kind, options: &Options) -> io::R
         Place::Vsock { cid, port } => (libc::AF_VSOCK, Box::new(VsockAddr::new(*cid, *port))),
     };
     let made = new_socket(family, kind, options.protocol.unwrap_or(0))?;
-    for (level, name, value) in &options.numbers {
-        set(made.as_fd(), *level, *name, &value.to_ne_bytes())?;
-    }
-    for (level, name, value) in &options.words {
-        set(made.as_fd(), *level, *name, value.as_bytes())?;
+    let mut refused = Vec::new();
+    for setting in &options.settings {
+        match setting.apply(made.as_fd()) {
+            Err(why) if setting.needed => return Err(why),
+            Err(why) => refused.push((setting.called, why)),
+            Ok(()) => {}
+        }
     }
     if let Place::Path(path) = place {
         make_folder(path, options.directory_mode)?;
@@ -92,14 +129,28 @@ pub(crate) fn open_socket(place: &Place, kind: Kind, options: &Options) -> io::R
         // SAFETY: listen(2) takes two numbers.
         Errno::result(unsafe { libc::listen(made.as_raw_fd(), options.backlog) })?;
     }
-    Ok(made)
+    Ok(Opened { fd: made, refused })
+}
+
+impl Setting {
+    /// Sets it.
+    fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        match &self.value {
+            Value::Number(value) => set(fd, self.level, self.name, &value.to_ne_bytes()),
+            Value::Word(value) => set(fd, self.level, self.name, value.as_bytes()),
+            Value::Forced(value, by) => {
+                let value = value.to_ne_bytes();
+                set(fd, self.level, *by, &value).or_else(|_| set(fd, self.level, self.name, &value))
+            }
+        }
+    }
 }
 
 /// Makes a named pipe if there is none, and opens it for reading; it has a writer in us, so that it
 /// does not end with its last client.
 ///
 /// Errors: EEXIST when something else is at the path, and what mkfifo(3) and open(2) say.
-pub(crate) fn open_fifo(path: &Path, options: &Options, pipe_size: Option<i32>) -> io::Result<OwnedFd> {
+pub(crate) fn open_fifo(path: &Path, options: &Options) -> io::Result<Opened> {
     make_folder(path, options.directory_mode)?;
     let before = umask(Mode::from_bits_truncate(!options.mode & 0o777));
     let made = nix::unistd::mkfifo(path, Mode::from_bits_truncate(options.mode));
@@ -113,10 +164,13 @@ pub(crate) fn open_fifo(path: &Path, options: &Options, pipe_size: Option<i32>) 
     if SFlag::from_bits_truncate(fstat(&opened)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFIFO {
         return Err(Errno::EEXIST.into());
     }
-    if let Some(size) = pipe_size {
-        fcntl(&opened, FcntlArg::F_SETPIPE_SZ(size))?;
+    let mut refused = Vec::new();
+    if let Some((called, size)) = options.pipe_size
+        && let Err(why) = fcntl(&opened, FcntlArg::F_SETPIPE_SZ(size))
+    {
+        refused.push((called, why.into()));
     }
-    Ok(opened)
+    Ok(Opened { fd: opened, refused })
 }
 
 /// Sets or clears O_NONBLOCK, for everybody who shares the open file: fcntl(2).

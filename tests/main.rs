@@ -23,6 +23,7 @@ mod credentials;
 mod demo;
 mod drain;
 mod failures;
+mod given;
 mod http;
 mod init;
 mod keeper;

@@ -89,6 +89,9 @@ impl Standin {
         if self.ending.is_some() && job != Job::Stop {
             return Err(refused(Refused::Ending, "everything is being stopped".into()));
         }
+        if matches!(job, Job::Start | Job::Restart | Job::ReloadOrRestart) {
+            self.load_instance(unit);
+        }
         if let Some(at) = self.sockets.iter().position(|socket| socket.name == unit) {
             return self.socket_job(at, job).map(|()| None);
         }

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use super::service::ServiceUnit;
 use super::sockets::{SocketUnit, State};
 use super::standin::Standin;
-use crate::unit::{self, Host, Loaded, ServiceType, Unit};
+use crate::unit::{self, Host, Loaded, ServiceType, Unit, UnitName};
 
 /// The files of a unit, and when each was changed last: NeedDaemonReload=.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +81,33 @@ const ORDER: [&str; 3] = ["After", "Before", "DefaultDependencies"];
 impl Standin {
     /// Reads the unit files, and makes or renews the units. Returns how many units there are.
     pub(super) fn load(&mut self, paths: &[PathBuf]) -> usize {
+        let found = self.read(paths, |_, _| true);
+        self.forget_missing(&found);
+        found.len()
+    }
+
+    /// Reads an instance of a template that nobody has asked for before, if `name` is one: it is read again at
+    /// each daemon-reload from now on.
+    pub(super) fn load_instance(&mut self, name: &str) {
+        let known = |standin: &Self, name: &str| {
+            standin.services.iter().any(|one| one.name == name)
+                || standin.sockets.iter().any(|one| one.name == name)
+        };
+        let Some(unit) = UnitName::parse(name).filter(|unit| !unit.is_template()) else { return };
+        let Some(template) = unit.template().filter(|_| !known(self, name)) else { return };
+        let folders =
+            self.paths.iter().filter_map(|path| if path.is_dir() { Some(&**path) } else { path.parent() });
+        let folder = folders.into_iter().find(|folder| folder.join(template.as_str()).exists());
+        let Some(file) = folder.map(|folder| folder.join(name)) else { return };
+        self.paths.push(file);
+        self.read(&self.paths.clone(), |standin, name| !known(standin, name));
+        if !known(self, name) {
+            self.paths.pop();
+        }
+    }
+
+    /// Reads the unit files, and makes or renews the units that are wanted; the names of all there are.
+    fn read(&mut self, paths: &[PathBuf], wanted: impl Fn(&Self, &str) -> bool) -> BTreeSet<String> {
         let host = Host::current().with('t', self.around.runtime.to_string_lossy());
         let loaded = unit::load(paths, host);
         self.report(&loaded);
@@ -90,6 +117,9 @@ impl Standin {
         let mut found = BTreeSet::new();
         for (name, settings) in &loaded.services {
             let name = name.as_str();
+            if !wanted(self, name) {
+                continue;
+            }
             if let Some(why) = unusable(settings) {
                 self.around.output.say_of(name, &format!("it is not used: {why}"));
                 continue;
@@ -99,6 +129,9 @@ impl Standin {
         }
         for (name, settings) in &loaded.sockets {
             let name = name.as_str();
+            if !wanted(self, name) {
+                continue;
+            }
             if settings.accept {
                 let text = "it is not used: Accept=yes is not done here: one process for each connection is \
                             nothing that could be upgraded";
@@ -119,8 +152,7 @@ impl Standin {
                 None => self.sockets.push(SocketUnit::new(name.to_owned(), settings, source(name))),
             }
         }
-        self.forget_missing(&found);
-        found.len()
+        found
     }
 
     fn load_service(&mut self, name: &str, settings: Arc<unit::Service>, source: Source) {

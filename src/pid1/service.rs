@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use super::exec::{self, ExecError, Facts, Order};
+use super::exec::{self, ExecError, Facts, Order, Started};
 use super::jobs::Installed;
 use super::kill::signal;
 use super::load::Source;
@@ -17,7 +17,6 @@ use super::store::Store;
 use super::watches::Watches;
 use crate::manager::wire::Run;
 use crate::sys::pidfd::Pidfd;
-use crate::sys::spawn::Started;
 use crate::unit::{FdStorePreserve, NotifyAccess, PreserveMode, Service, Signal};
 
 /// A process of a service whose end matters.
@@ -244,11 +243,11 @@ impl ServiceUnit {
     /// Notes a process that there is now.
     fn note_started(&mut self, list: List, at: usize, started: Started, now: u64, around: &Surroundings) {
         let Started { process, failed } = started;
-        if let Some((step, why)) = failed {
+        if let Some(why) = failed {
             let command = list.of(&self.settings).get(at);
             let path = command.map_or("", |command| command.path.as_str());
             let place = command.map_or_else(String::new, |command| format!(" ({})", command.place));
-            let text = format!("{path} cannot be run{place}: {step:?}: {why}");
+            let text = format!("{path} cannot be run{place}: {why}");
             around.output.say_of(&self.name, &text);
         }
         self.traces.sessions.insert(process.pid());

@@ -196,7 +196,6 @@ pub(crate) fn clash(a: &Listen, b: &Listen) -> bool {
     a.kind == b.kind && (a.address == b.address || same_port() && (wild(&a.address) || wild(&b.address)))
 }
 
-
 /// Opens what one line wants.
 fn open_one(listen: &Listen, settings: &Socket) -> Result<Opened, String> {
     let kind = match listen.kind {

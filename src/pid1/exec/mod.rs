@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 pub(super) use self::environment::Facts;
 use self::environment::variables;
 use super::machine::List;
-use crate::sys::spawn::{self, Program, Started, Step, Terms, User};
+use crate::sys::pidfd::Pidfd;
+use crate::sys::spawn::{self, Program, Step, Terms, User};
 use crate::unit::{Command, Exec, Output, Privilege, Resource, Service};
 
 /// Why a command was not even forked.
@@ -37,21 +38,10 @@ pub(crate) enum ExecError {
     /// The names of the descriptors make a string that the kernel does not take.
     #[error("{0}")]
     Names(#[from] crate::activation::NameError),
-    /// User=, Group= or SupplementaryGroups= is not there.
-    #[error("{0}")]
-    User(String),
     /// A folder of RuntimeDirectory= cannot be made.
     #[error("RuntimeDirectory={}: {source}", path.display())]
     Directory {
         /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file of StandardOutput= or StandardError= cannot be opened.
-    #[error("{}: {source}", path.display())]
-    Stream {
-        /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -71,11 +61,20 @@ fn status_of(step: Step) -> i32 {
         Step::Descriptors => 202,
         Step::Execute => 203,
         Step::Limits => 205,
-        Step::Group => 216,
-        Step::User => 217,
+        Step::Group => GROUP,
+        Step::User => USER,
         Step::Cgroup => 219,
     }
 }
+
+/// The same where it is known before there is a process.
+const STDOUT: i32 = 209;
+const GROUP: i32 = 216;
+const USER: i32 = 217;
+const STDERR: i32 = 222;
+
+/// Why a process is not to run its program: its exit status, and a sentence.
+type Doom = (i32, String);
 
 /// The last word of systemd's name for such a status: `203/EXEC`.
 pub(crate) fn status_word(status: i32) -> Option<&'static str> {
@@ -84,9 +83,11 @@ pub(crate) fn status_word(status: i32) -> Option<&'static str> {
         202 => "FDS",
         203 => "EXEC",
         205 => "LIMITS",
-        216 => "GROUP",
-        217 => "USER",
+        STDOUT => "STDOUT",
+        GROUP => "GROUP",
+        USER => "USER",
         219 => "CGROUP",
+        STDERR => "STDERR",
         _ => return None,
     })
 }
@@ -107,13 +108,24 @@ pub(crate) struct Order<'a> {
     pub(crate) cgroup: Option<File>,
 }
 
+/// A process that there is now.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) process: Pidfd,
+    /// Why its program does not run; it ends by itself then.
+    pub(crate) failed: Option<String>,
+}
+
 /// Runs a command. Blocks until it is executed, or has failed to be.
 pub(crate) fn run(order: &Order<'_>) -> Result<Started, ExecError> {
     let (exec, command) = (&order.service.exec, order.command);
-    let user = match command.privilege {
-        Privilege::Unit => user::find(exec).map_err(ExecError::User)?,
-        _ => None,
-    };
+    let mut doom: Option<Doom> = None;
+    // Also a command that keeps our privileges is refused where the user is not there, as PID 1 does.
+    let user = user::find(exec).unwrap_or_else(|why| {
+        doom = Some(why);
+        None
+    });
+    let becomes = user.as_ref().filter(|_| command.privilege == Privilege::Unit);
     make_folders(&exec.runtime_directory, order.facts.runtime, user.as_ref())?;
     let variables = variables(order, user.as_ref())?;
     let lookup =
@@ -128,10 +140,16 @@ pub(crate) fn run(order: &Order<'_>) -> Result<Started, ExecError> {
         fds: order.fds.iter().map(|(_, fd)| *fd).collect(),
     };
     let null = File::options().read(true).write(true).open("/dev/null")?;
-    let out = stream(exec.standard_output.as_ref(), order.output)?;
+    let mut opened = |wanted: Option<&Output>, status: i32| {
+        stream(wanted).unwrap_or_else(|why| {
+            doom.get_or_insert((status, why));
+            None
+        })
+    };
+    let out = opened(exec.standard_output.as_ref(), STDOUT);
     let err = match &exec.standard_error {
         None | Some(Output::Inherit) => None,
-        other => Some(stream(other.as_ref(), order.output)?),
+        other => Some(opened(other.as_ref(), STDERR)),
     };
     let out = out.as_ref().map_or(order.output, AsFd::as_fd);
     let err = err.as_ref().map_or(out, |err| err.as_ref().map_or(order.output, AsFd::as_fd));
@@ -142,14 +160,17 @@ pub(crate) fn run(order: &Order<'_>) -> Result<Started, ExecError> {
         directory,
         directory_optional,
         limits: limits(exec),
-        user: user.map(|user| user.kernel),
+        user: becomes.map(|user| user.kernel.clone()),
         umask: exec.umask,
         nice: exec.nice,
         ignore_sigpipe: exec.ignore_sigpipe,
         no_new_privileges: exec.no_new_privileges,
         status_of,
+        doom: doom.as_ref().map(|(status, _)| *status),
     };
-    Ok(spawn::start(&program, &terms)?)
+    let spawn::Started { process, failed } = spawn::start(&program, &terms)?;
+    let failed = failed.map(|(step, why)| format!("{step:?}: {why}"));
+    Ok(Started { process, failed: doom.map(|(_, why)| why).or(failed) })
 }
 
 /// Removes the folders of RuntimeDirectory=.
@@ -179,8 +200,8 @@ fn make_folders(
     Ok(())
 }
 
-/// What a standard stream is, if it is not the output of the service.
-fn stream(wanted: Option<&Output>, output: BorrowedFd<'_>) -> Result<Option<OwnedFd>, ExecError> {
+/// What a standard stream is, if it is not the output of the service. Errors are sentences.
+fn stream(wanted: Option<&Output>) -> Result<Option<OwnedFd>, String> {
     let mut options = File::options();
     let (path, options) = match wanted {
         Some(Output::Null) => (Path::new("/dev/null"), options.write(true)),
@@ -189,12 +210,9 @@ fn stream(wanted: Option<&Output>, output: BorrowedFd<'_>) -> Result<Option<Owne
         Some(Output::Truncate(path)) => (path.as_path(), options.write(true).create(true).truncate(true)),
         // Standard input is /dev/null, and that is what is inherited.
         Some(Output::Inherit) => (Path::new("/dev/null"), options.write(true)),
-        _ => {
-            let _ = output;
-            return Ok(None);
-        }
+        _ => return Ok(None),
     };
-    let opened = options.open(path).map_err(|source| ExecError::Stream { path: path.to_owned(), source })?;
+    let opened = options.open(path).map_err(|why| format!("{}: {why}", path.display()))?;
     Ok(Some(opened.into()))
 }
 

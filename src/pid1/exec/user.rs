@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 
+use super::{Doom, GROUP, USER};
 use crate::sys::spawn;
 use crate::unit::Exec;
 
@@ -18,8 +19,8 @@ pub(super) struct Found {
     pub(super) shell: PathBuf,
 }
 
-/// Who the processes of a service are; `None`: who we are. Errors are sentences.
-pub(super) fn find(exec: &Exec) -> Result<Option<Found>, String> {
+/// Who the processes of a service are; `None`: who we are.
+pub(super) fn find(exec: &Exec) -> Result<Option<Found>, Doom> {
     if exec.user.is_none() && exec.group.is_none() && exec.supplementary_groups.is_empty() {
         return Ok(None);
     }
@@ -29,8 +30,8 @@ pub(super) fn find(exec: &Exec) -> Result<Option<Found>, String> {
     if !geteuid().is_root() {
         // A user's manager can only be that user, and needs no privileges for it.
         let same = uid.is_none_or(|uid| uid == geteuid()) && group.is_none_or(|gid| gid == getegid());
-        let other = || "User= and Group= can only be others than our own for root".to_owned();
-        return if same { Ok(None) } else { Err(other()) };
+        let other = "User= and Group= can only be others than our own for root";
+        return if same { Ok(None) } else { Err((GROUP, other.to_owned())) };
     }
     let primary = group.or_else(|| user.as_ref().map(|user| user.gid)).unwrap_or_else(getegid);
     let mut groups = match &user {
@@ -56,19 +57,20 @@ pub(super) fn find(exec: &Exec) -> Result<Option<Found>, String> {
 }
 
 /// By name or number.
-fn user(name: &str) -> Result<User, String> {
+fn user(name: &str) -> Result<User, Doom> {
     let found = match name.parse() {
         Ok(number) => User::from_uid(Uid::from_raw(number)),
         Err(_) => User::from_name(name),
     };
-    found.ok().flatten().ok_or_else(|| format!("User={name}: there is no such user"))
+    found.ok().flatten().ok_or_else(|| (USER, format!("User={name}: there is no such user")))
 }
 
-/// By name or number.
-fn group(name: &str) -> Result<Gid, String> {
-    if let Ok(number) = name.parse() {
-        return Ok(Gid::from_raw(number));
-    }
-    let found = Group::from_name(name).ok().flatten();
-    found.map(|group| group.gid).ok_or_else(|| format!("Group={name}: there is no such group"))
+/// By name or number, of which PID 1 wants that it has a name, too.
+fn group(name: &str) -> Result<Gid, Doom> {
+    let found = match name.parse() {
+        Ok(number) => Group::from_gid(Gid::from_raw(number)),
+        Err(_) => Group::from_name(name),
+    };
+    let found = found.ok().flatten().map(|group| group.gid);
+    found.ok_or_else(|| (GROUP, format!("Group={name}: there is no such group")))
 }

@@ -112,7 +112,9 @@ impl Machine {
                     self.start(self.main_command + 1, now);
                 }
                 ServiceType::Oneshot => self.start_post(0, now),
-                // Only READY=1 ends this state well, or a program that is executed.
+                // A line that may fail, and was not executed: as good as one that ended at once.
+                ServiceType::Exec => self.run(outcome, now),
+                // Only READY=1 ends this state well.
                 _ if outcome != Outcome::Success => self.strike(State::StopSigterm, outcome, now),
                 _ => self.strike(State::StopSigterm, Outcome::Protocol, now),
             },

@@ -20,6 +20,7 @@ fn terms(streams: [BorrowedFd<'_>; 3]) -> Terms<'_> {
         ignore_sigpipe: true,
         no_new_privileges: false,
         status_of: |step| 100 + step as i32,
+        doom: None,
     }
 }
 

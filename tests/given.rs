@@ -109,6 +109,10 @@ on_every_systemd! {
             let found = ["ActiveState", "Result", "ExecMainStatus"].map(|property| machine.show(name, property));
             assert_eq!(found, ["failed", result, status], "{says}");
         }
+        // A line that may fail is as good as one that ends at once.
+        machine.unit("may.service", "[Service]\nType=exec\nExecStart=-/nonexistent\n");
+        machine.succeed(&["systemctl", "start", "may"]);
+        assert_eq!(["ActiveState", "Result"].map(|property| machine.show("may", property)), ["inactive", "success"]);
     }
 
     fn a_service_is_the_user_and_the_groups_that_its_unit_says(systemd) {

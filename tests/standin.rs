@@ -275,9 +275,13 @@ impl Standin {
 
     /// Sends SIGTERM and waits for the end; its exit status.
     pub(crate) fn stop(&mut self) -> i32 {
-        let pid = self.pid();
+        signal(self.pid(), rustix::process::Signal::TERM);
+        self.end()
+    }
+
+    /// Waits for the end; its exit status.
+    pub(crate) fn end(&mut self) -> i32 {
         let mut child = self.child.take().unwrap();
-        signal(pid, rustix::process::Signal::TERM);
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
         let mut end = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];

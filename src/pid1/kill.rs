@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::machine::Strike;
-use super::service::{Process, ServiceUnit, Surroundings};
+use super::members;
+use super::service::{Process, ServiceUnit, Surroundings, signal_name};
+use super::standin::Standin;
 use crate::sys::pidfd::Pidfd;
 use crate::unit::KillMode;
 
@@ -63,6 +65,24 @@ impl ServiceUnit {
                     signal_pid(pid, libc::SIGHUP);
                 }
             }
+        }
+    }
+}
+
+impl Standin {
+    /// Passes a signal of ours on to the main processes, as the init of a container does; but to none that
+    /// it would kill, for it may be meant for another.
+    pub(super) fn pass_on(&self, number: i32) {
+        let name = signal_name(number);
+        let mains = self.services.iter().filter_map(|service| Some((service, service.main.as_ref()?)));
+        let (mut passed, output) = (false, &self.around.output);
+        for (service, main) in mains.filter(|(_, main)| members::catches(main.pid(), number)) {
+            output.say_of(&service.name, &format!("{name} is passed on to the main process {}", main.pid()));
+            signal(Some(main), number);
+            passed = true;
+        }
+        if !passed {
+            output.say(&format!("{name}: no main process has a handler for it"));
         }
     }
 }

@@ -178,6 +178,23 @@ pub(crate) fn lives(pid: i32) -> bool {
     read(pid).is_some_and(|process| !process.zombie)
 }
 
+/// Whether a process has a handler for a signal: proc_pid_status(5), SigCgt.
+pub(crate) fn catches(pid: i32, signal: i32) -> bool {
+    has_signal(pid, "SigCgt:", signal)
+}
+
+/// Whether a process holds a signal back: SigBlk. Many do for a moment, while they start another process.
+pub(crate) fn blocks(pid: i32, signal: i32) -> bool {
+    has_signal(pid, "SigBlk:", signal)
+}
+
+/// Whether a signal is in a mask of a process.
+fn has_signal(pid: i32, mask: &str, signal: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix(mask)?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
 /// The parent of a process.
 pub(crate) fn parent(pid: i32) -> Option<i32> {
     Some(read(pid)?.parent)

@@ -159,13 +159,8 @@ impl Standin {
             return true;
         }
         let Some(main) = &service.main else { return true };
-        let status = std::fs::read_to_string(format!("/proc/{}/status", main.pid())).unwrap_or_default();
-        let bit = 1_u64 << (service.settings.reload_signal.number() - 1);
-        let mask = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            u64::from_str_radix(line.trim(), 16).ok()
-        };
-        let caught = ["SigCgt:", "SigBlk:"].into_iter().filter_map(mask).any(|mask| mask & bit != 0);
+        let (pid, number) = (main.pid(), service.settings.reload_signal.number());
+        let caught = members::catches(pid, number) || members::blocks(pid, number);
         if !caught {
             let text = "READY=1 of Type=notify-reload without a handler for ReloadSignal=: the start fails";
             self.around.output.say_of(&service.name, text);
@@ -195,9 +190,13 @@ impl Standin {
         let most = service.settings.fd_store_max as usize;
         for fd in fds {
             if service.store.offer(fd, name, !said.unpolled, most, hangups) == Offered::Full {
-                let text =
-                    format!("cannot store more than FileDescriptorStoreMax={most}; the rest is closed");
-                return output.say_of(&service.name, &text);
+                // Who offers ten thousand is told once.
+                if !std::mem::replace(&mut service.told_full, true) {
+                    let text =
+                        format!("cannot store more than FileDescriptorStoreMax={most}; the rest is closed");
+                    output.say_of(&service.name, &text);
+                }
+                return;
             }
         }
     }

@@ -75,6 +75,8 @@ pub(crate) struct ServiceUnit {
     pub(crate) job: Option<Installed>,
     /// Somebody was told that their messages do not count.
     pub(crate) told_unheard: bool,
+    /// It was told, in this life, that its FD store takes no more.
+    pub(crate) told_full: bool,
     output: Option<(OwnedFd, JoinHandle<()>)>,
 }
 
@@ -100,6 +102,7 @@ impl ServiceUnit {
             active_since: 0,
             job: None,
             told_unheard: false,
+            told_full: false,
             output: None,
         }
     }
@@ -161,7 +164,7 @@ impl ServiceUnit {
     fn begin(&mut self, around: &Surroundings) {
         let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
         self.traces.invocation = id.trim().replace('-', "");
-        (self.access, self.errno, self.told_unheard) = (None, 0, false);
+        (self.access, self.errno, self.told_unheard, self.told_full) = (None, 0, false, false);
         self.status.clear();
         self.reloads.clear();
         let left = self.members(around);

@@ -1,8 +1,10 @@
 //! The stand-in itself: everything there is, and the one loop that all that happens goes through.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -44,14 +46,16 @@ pub(crate) struct Standin {
     pub(super) watchers: Vec<Watcher>,
 }
 
-/// The signals that are for the stand-in itself, and the end of its parent. They are there before the first
-/// process is, or its death could pass unnoticed.
+/// Signals that are for the stand-in itself, or pass through it, and the end of its parent. They are there
+/// before the first process is, or its death could pass unnoticed.
 #[derive(Debug)]
 pub(super) struct Signals {
     /// On whom all depends, if on anybody.
     parent: Option<Watched>,
-    terminate: Signal,
-    interrupt: Signal,
+    /// Those by which a container, or what runs it, is asked to end.
+    ends: Vec<(i32, Signal)>,
+    /// Those that mean what each service has them mean.
+    passed: Vec<(i32, Signal)>,
     hangup: Signal,
     child: Signal,
 }
@@ -59,14 +63,32 @@ pub(super) struct Signals {
 impl Signals {
     /// Has them come to us.
     pub(super) fn new(parent: Option<Pidfd>) -> io::Result<Self> {
+        let all = |numbers: &[i32]| -> io::Result<Vec<_>> {
+            numbers.iter().map(|number| Ok((*number, signal(SignalKind::from_raw(*number))?))).collect()
+        };
+        // SIGQUIT is what images of nginx have themselves stopped by, SIGPWR comes from lxc-stop(1), and
+        // SIGRTMIN+3 from all who believe that process 1 is a systemd.
+        let halt = libc::SIGRTMIN() + 3;
         Ok(Self {
             parent: parent.map(|parent| Watched::new(parent.into())).transpose()?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            ends: all(&[libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGPWR, halt])?,
+            passed: all(&[libc::SIGUSR1, libc::SIGUSR2])?,
             hangup: signal(SignalKind::hangup())?,
             child: signal(SignalKind::child())?,
         })
     }
+}
+
+/// Waits for any of some signals; its number. Cancel safe.
+async fn any(signals: &mut [(i32, Signal)]) -> i32 {
+    let come = |(number, signal): &mut (i32, Signal), context: &mut Context<'_>| {
+        signal.poll_recv(context).is_ready().then_some(*number)
+    };
+    poll_fn(|context| match signals.iter_mut().find_map(|signal| come(signal, context)) {
+        Some(number) => Poll::Ready(number),
+        None => Poll::Pending,
+    })
+    .await
 }
 
 impl Standin {
@@ -110,8 +132,8 @@ impl Standin {
                     }
                 }
                 () = until(self.next_deadline()) => self.on_time(),
-                _ = signals.terminate.recv() => self.end(),
-                _ = signals.interrupt.recv() => self.end(),
+                _ = any(&mut signals.ends) => self.end(),
+                number = any(&mut signals.passed) => self.pass_on(number),
                 _ = signals.hangup.recv() => self.daemon_reload(),
                 () = ended(signals.parent.as_ref()) => {
                     signals.parent = None;

@@ -50,6 +50,42 @@ in_both_ways! {
         assert_eq!(standin.show("puppet", "ActiveState"), "active");
     }
 
+    fn process_1_ends_well_by_each_signal_that_stops_a_container(way) {
+        if !can_be_process_1() {
+            return;
+        }
+        for name in ["TERM", "INT", "QUIT", "PWR", "RTMIN+3"] {
+            let standin = Standin::new(way);
+            standin.puppet_unit("Type=exec\n");
+            let mut standin = standin.process_1().start();
+            let main = standin.puppet();
+            let pid = standin.pid().to_string();
+            assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+            main.leaves();
+            assert_eq!(standin.end(), 0, "{name}");
+            standin.await_log("all services have stopped");
+        }
+    }
+
+    fn process_1_passes_a_signal_on_to_those_whom_it_does_not_kill(way) {
+        if !can_be_process_1() {
+            return;
+        }
+        let standin = Standin::new(way);
+        standin.puppet_unit("Type=exec\n");
+        standin.unit("other.service", "[Service]\nType=exec\nExecStart=/bin/sh -c 'cat @/pipe'\n");
+        nix::unistd::mkfifo(&standin.path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let standin = standin.process_1().start();
+        let mut main = standin.puppet();
+        let other = standin.show("other", "MainPID");
+        crate::standin::signal(standin.pid(), rustix::process::Signal::USR2);
+        standin.await_log("SIGUSR2: no main process has a handler for it");
+        assert_eq!(main.act("catch 10"), "ok");
+        crate::standin::signal(standin.pid(), rustix::process::Signal::USR1);
+        assert_eq!(main.act("await"), "10");
+        assert_eq!(standin.show("other", "MainPID"), other);
+    }
+
     fn process_1_forwards_sigterm_and_all_ends_well(way) {
         if !can_be_process_1() {
             return;

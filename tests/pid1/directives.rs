@@ -122,4 +122,22 @@ in_both_ways! {
         standin.await_log("each.socket: it is not used: Accept=yes is not done here");
         let _served_on = standin.puppet();
     }
+
+    fn what_a_socket_does_without_is_said_with_file_and_line(way) {
+        let standin = Standin::new(way);
+        standin.unit(
+            "puppet.socket",
+            "[Socket]\nListenStream=@/s\nTCPCongestion=reno\nFlushPending=yes\nSocketUser=root\nPollLimitBurst=3\n\
+             ExecStartPre=/bin/true\nMaxConnections=3\nSmackLabel=x\nTimestamping=us\n",
+        );
+        standin.puppet_unit("Type=exec\n");
+        let standin = standin.argument("--now").start();
+        let _served_on = standin.puppet();
+        let keys = ["FlushPending", "SocketUser", "PollLimitBurst", "ExecStartPre", "MaxConnections", "SmackLabel", "Timestamping"];
+        for (line, key) in (4..).zip(keys) {
+            standin.await_log(&format!("/puppet.socket:{line}: {key}= is not done by handover pid1"));
+        }
+        let told = standin.await_log("TCPCongestion= cannot be had: ");
+        assert!(told.contains("puppet.socket: ") && told.contains("/puppet.socket:2: "), "{told}");
+    }
 }

@@ -88,6 +88,18 @@ in_both_ways! {
         assert_eq!(standin.show("a.socket", "ActiveState"), "active");
     }
 
+    fn two_units_that_may_share_an_address_are_told_of_each_other(way) {
+        let standin = Standin::new(way);
+        let line = format!("[Socket]\nListenDatagram=127.0.0.1:{}\n", free_port());
+        for name in ["a", "b"] {
+            standin.unit(&format!("{name}.socket"), &line);
+            standin.unit(&format!("{name}.service"), "[Service]\nExecStart=/bin/cat\n");
+        }
+        let standin = standin.start();
+        let told = standin.await_log("has an address of this, too");
+        assert!(told.contains("b.socket: a.socket (") && told.contains("a.socket:2)"), "{told}");
+    }
+
     fn a_service_that_dies_too_often_takes_its_sockets_along(way) {
         let standin = Standin::new(way);
         standin.unit("crash.socket", "[Socket]\nListenStream=@/s\n");

@@ -108,4 +108,22 @@ in_both_ways! {
         standin.succeed(&["restart", "puppet"]);
         assert_eq!(standin.puppet().act("env LISTEN_FDS"), "10000");
     }
+
+    fn ten_thousand_that_are_too_many_are_closed_and_others_are_served_on(way) {
+        let (standin, mut puppet) = run(way, "FileDescriptorStoreMax=9\n");
+        let open = || std::fs::read_dir(format!("/proc/{}/fd", standin.pid())).unwrap().count();
+        let before = open();
+        std::thread::scope(|scope| {
+            let offers = scope.spawn(|| puppet.tell("store x 10000"));
+            let mut asked = 0;
+            while !offers.is_finished() {
+                assert_eq!(standin.show("puppet", "ActiveState"), "active");
+                asked += 1;
+            }
+            assert!(asked > 0);
+        });
+        assert_eq!(held(&standin), "9");
+        assert!(open() <= before + 20, "{before} before, {} now", open());
+        assert_eq!(standin.log().matches("cannot store more than FileDescriptorStoreMax=9").count(), 1);
+    }
 }

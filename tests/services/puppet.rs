@@ -17,6 +17,7 @@
 //! | `fork` | starts itself as a child, which connects, too | `pid N` |
 //! | `double-fork` | the same as a grandchild whose parent has gone | `ok` |
 //! | `catch SIGNAL` | has a handler for a signal, by its number, that does nothing | `ok` |
+//! | `await` | waits until the signal comes that was caught last | its number |
 //! | `print TEXT` | to standard output, without a line break; `\n` is one | `ok` |
 //! | `limit` | | the soft limit for descriptors |
 //! | `exit N` | exits | |
@@ -38,7 +39,7 @@ use tokio::signal::unix::SignalKind;
 struct Puppet {
     last: Option<OwnedFd>,
     others: Vec<UnixStream>,
-    handlers: Vec<tokio::signal::unix::Signal>,
+    handlers: Vec<(usize, tokio::signal::unix::Signal)>,
 }
 
 fn main() {
@@ -86,7 +87,12 @@ impl Puppet {
             "double-fork" => drop(child(&["middle"]).wait()),
             "catch" => {
                 let kind = SignalKind::from_raw(i32::try_from(number(rest)).expect("a signal"));
-                self.handlers.push(tokio::signal::unix::signal(kind).expect("a handler"));
+                self.handlers.push((number(rest), tokio::signal::unix::signal(kind).expect("a handler")));
+            }
+            "await" => {
+                let (number, handler) = self.handlers.last_mut().expect("a signal that is caught");
+                tokio::runtime::Handle::current().block_on(handler.recv());
+                return number.to_string();
             }
             "print" => {
                 let mut out = std::io::stdout();

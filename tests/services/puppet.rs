@@ -32,11 +32,13 @@ use std::process::{Command, exit};
 use nix::sys::eventfd::EventFd;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::SignalKind;
 
 /// What it has in its hands.
-#[derive(Default)]
-struct Puppet {
+struct Puppet<'a> {
+    /// Where signals come.
+    runtime: &'a Runtime,
     last: Option<OwnedFd>,
     others: Vec<UnixStream>,
     handlers: Vec<(usize, tokio::signal::unix::Signal)>,
@@ -53,7 +55,7 @@ fn main() {
     let address = std::env::var_os("PUPPET").expect("PUPPET");
     let mut test = UnixStream::connect(address).expect("the test listens");
     writeln!(test, "pid {}", std::process::id()).expect("the test reads");
-    let mut puppet = Puppet::default();
+    let mut puppet = Puppet { runtime: &runtime, last: None, others: Vec::new(), handlers: Vec::new() };
     for line in BufReader::new(test.try_clone().expect("a copy")).lines() {
         let line = line.expect("the test writes");
         let (command, rest) = line.split_once(' ').unwrap_or((&line, ""));
@@ -62,7 +64,7 @@ fn main() {
     }
 }
 
-impl Puppet {
+impl Puppet<'_> {
     fn act(&mut self, command: &str, rest: &str) -> String {
         let (name, more) = rest.split_once(' ').unwrap_or((rest, ""));
         match command {
@@ -91,7 +93,7 @@ impl Puppet {
             }
             "await" => {
                 let (number, handler) = self.handlers.last_mut().expect("a signal that is caught");
-                tokio::runtime::Handle::current().block_on(handler.recv());
+                self.runtime.block_on(handler.recv());
                 return number.to_string();
             }
             "print" => {

@@ -52,13 +52,16 @@ on_real_systemd! {
     fn the_units_of_debian_are_read_as_systemd_reads_them(systemd) {
         let machine = Machine::boot(systemd);
         let mut asked = Vec::new();
-        for folder in ["/usr/lib/systemd/system"] {
-            for entry in fs::read_dir(inside(&machine, folder)).unwrap() {
-                let name = entry.unwrap().file_name().into_string().unwrap();
-                let Some(unit) = UnitName::parse(&name) else { continue };
-                if ["service", "socket"].contains(&unit.kind()) {
-                    asked.push(if unit.is_template() { name.replace('@', "@an-instance") } else { name });
-                }
+        let folder = "/usr/lib/systemd/system";
+        // The units of packages that the trees do not have, for who brings some.
+        if let Some(more) = std::env::var_os("MORE_UNITS") {
+            push_all(&machine, Path::new(&more), folder);
+        }
+        for entry in fs::read_dir(inside(&machine, folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let Some(unit) = UnitName::parse(&name) else { continue };
+            if ["service", "socket"].contains(&unit.kind()) {
+                asked.push(if unit.is_template() { name.replace('@', "@an-instance") } else { name });
             }
         }
         asked.sort();

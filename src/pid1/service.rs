@@ -9,7 +9,7 @@ use super::exec::{self, ExecError, Facts, Order, Started};
 use super::jobs::Installed;
 use super::kill::signal;
 use super::load::Source;
-use super::machine::{Action, End, Event, List, Machine, State};
+use super::machine::{Action, End, Event, List, Machine, Outcome, State};
 use super::members::{Members, Traces};
 use super::output::Output;
 use super::sockets::SocketUnit;
@@ -129,9 +129,28 @@ impl ServiceUnit {
         while let Some(action) = self.machine.next_action() {
             self.act(action, now, around, sockets);
         }
-        if before.is_starting() && self.machine.state() == State::Running {
+        let after = self.machine.state();
+        if before.is_starting() && after == State::Running {
             self.active_since = now;
         }
+        if before != State::Failed && after == State::Failed {
+            self.say_why_it_failed(around);
+        }
+    }
+
+    /// Says that it is down, and that nobody starts it again.
+    fn say_why_it_failed(&self, around: &Surroundings) {
+        let result = self.machine.result();
+        let limit = &self.settings.common.start_limit;
+        let more = match (result, limit.interval) {
+            (Outcome::StartLimitHit, Some(span)) => format!(
+                ", for it was started {} times within {} s: reset-failed lets it start again",
+                limit.burst,
+                span.as_secs_f64()
+            ),
+            _ => String::new(),
+        };
+        around.output.say_of(&self.name, &format!("it has failed with the result {}{more}", result.word()));
     }
 
     fn act(&mut self, action: Action, now: u64, around: &Surroundings, sockets: &[SocketUnit]) {

@@ -5,7 +5,7 @@
 //! kernel, not ten thousand.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::stat::fstat;
@@ -47,7 +47,7 @@ pub(crate) struct Store {
     entries: BTreeMap<i64, Entry>,
     /// The numbers of the entries of one file, in the kernel's order of open files where it has one.
     files: HashMap<File, Vec<i64>>,
-    names: HashMap<String, Vec<i64>>,
+    names: HashMap<String, BTreeSet<i64>>,
     tickets: HashMap<Ticket, i64>,
     next: i64,
 }
@@ -82,7 +82,7 @@ impl Store {
         let (number, ticket) = (self.next, ticket.flatten());
         self.next += 1;
         self.files.entry(file).or_default().insert(place, number);
-        self.names.entry(name.to_owned()).or_default().push(number);
+        self.names.entry(name.to_owned()).or_default().insert(number);
         if let Some(ticket) = ticket {
             self.tickets.insert(ticket, number);
         }
@@ -101,8 +101,8 @@ impl Store {
 
     /// Takes out everything that has exactly this name; how many that was.
     pub(crate) fn remove(&mut self, name: &str, hangups: &Watches) -> usize {
-        let numbers = self.names.remove(name).unwrap_or_default();
-        numbers.iter().for_each(|number| self.take(*number, hangups));
+        let numbers = self.names.get(name).cloned().unwrap_or_default();
+        self.take(&numbers, hangups);
         numbers.len()
     }
 
@@ -110,27 +110,32 @@ impl Store {
     pub(crate) fn hung_up(&mut self, ticket: Ticket, hangups: &Watches) -> Option<String> {
         let number = *self.tickets.get(&ticket)?;
         let name = self.entries.get(&number)?.name.clone();
-        if let Some(numbers) = self.names.get_mut(&name) {
-            numbers.retain(|other| *other != number);
-            if numbers.is_empty() {
-                self.names.remove(&name);
-            }
-        }
-        self.take(number, hangups);
+        self.take(&[number].into(), hangups);
         Some(name)
     }
 
-    /// Takes an entry out of everything but the names, and closes it.
-    fn take(&mut self, number: i64, hangups: &Watches) {
-        let Some(entry) = self.entries.remove(&number) else { return };
-        if let Some(ticket) = entry.ticket {
-            hangups.forget(entry.fd.as_fd());
-            self.tickets.remove(&ticket);
+    /// Takes entries out of everything, and closes them. What many of them share is gone through once.
+    fn take(&mut self, numbers: &BTreeSet<i64>, hangups: &Watches) {
+        let mut files = HashSet::new();
+        for number in numbers {
+            let Some(entry) = self.entries.remove(number) else { continue };
+            if let Some(ticket) = entry.ticket {
+                hangups.forget(entry.fd.as_fd());
+                self.tickets.remove(&ticket);
+            }
+            if let Some(others) = self.names.get_mut(&entry.name) {
+                others.remove(number);
+                if others.is_empty() {
+                    self.names.remove(&entry.name);
+                }
+            }
+            files.insert(entry.file);
         }
-        if let Some(numbers) = self.files.get_mut(&entry.file) {
-            numbers.retain(|other| *other != number);
-            if numbers.is_empty() {
-                self.files.remove(&entry.file);
+        for file in files {
+            let Some(others) = self.files.get_mut(&file) else { continue };
+            others.retain(|other| !numbers.contains(other));
+            if others.is_empty() {
+                self.files.remove(&file);
             }
         }
     }
@@ -142,16 +147,8 @@ impl Store {
 
     /// Closes what is more than `most`, as PID 1 does when the limit was lowered.
     pub(crate) fn keep(&mut self, most: usize, hangups: &Watches) {
-        while self.len() > most
-            && let Some((number, name)) =
-                self.entries.iter().next().map(|(number, e)| (*number, e.name.clone()))
-        {
-            if let Some(numbers) = self.names.get_mut(&name) {
-                numbers.retain(|other| *other != number);
-            }
-            self.take(number, hangups);
-        }
-        self.names.retain(|_, numbers| !numbers.is_empty());
+        let over = self.len().saturating_sub(most);
+        self.take(&self.entries.keys().take(over).copied().collect(), hangups);
     }
 
     /// What a service gets at its start, the newest first.
@@ -164,8 +161,11 @@ impl Store {
         let turn = |number: i64| -1 - number;
         let entries = std::mem::take(&mut self.entries);
         self.entries = entries.into_iter().map(|(number, entry)| (turn(number), entry)).collect();
-        let lists = self.files.values_mut().chain(self.names.values_mut());
-        lists.flatten().chain(self.tickets.values_mut()).for_each(|number| *number = turn(*number));
+        let numbers = self.files.values_mut().flatten().chain(self.tickets.values_mut());
+        numbers.for_each(|number| *number = turn(*number));
+        for numbers in self.names.values_mut() {
+            *numbers = numbers.iter().map(|number| turn(*number)).collect();
+        }
         self.next = self.entries.last_key_value().map_or(0, |(last, _)| last + 1);
     }
 }

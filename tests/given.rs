@@ -141,6 +141,21 @@ on_every_systemd! {
         }
     }
 
+    fn files_of_the_environment_are_found_by_pattern_and_the_last_one_wins(systemd) {
+        let machine = Machine::boot(systemd);
+        for (name, text) in [("b.env", "WHO=b\nONLY=b\n"), ("a.env", "WHO=a\nMORE='a  a'\n")] {
+            machine.push(&format!("/etc/given/{name}"), text, 0o644);
+        }
+        let files = "EnvironmentFile=/etc/given/*.env\nEnvironmentFile=-/etc/given/*.none\nEnvironment=WHO=unit OWN=unit";
+        let exec = "ExecStart=/bin/sh -c 'echo \"$WHO $ONLY $MORE $OWN\"'\nStandardOutput=file:/run/said";
+        machine.unit("files.service", &format!("[Service]\nType=oneshot\n{files}\n{exec}\n"));
+        machine.succeed(&["systemctl", "start", "files"]);
+        assert_eq!(machine.succeed(&["cat", "/run/said"]), "b b a  a unit\n");
+        machine.unit("files.service", &format!("[Service]\nType=oneshot\n{exec}\nEnvironmentFile=/etc/given/*.none\n"));
+        assert_ne!(machine.run(&["systemctl", "start", "files"]).status, 0);
+        assert_eq!(machine.show("files", "Result"), "resources");
+    }
+
     fn an_instance_of_a_template_is_started_and_upgraded_by_its_own_name(systemd) {
         let handover = env!("CARGO_BIN_EXE_handover");
         let machine =

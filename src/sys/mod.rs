@@ -12,6 +12,8 @@ pub(crate) mod dgram;
 pub(crate) mod diag;
 #[cfg(feature = "cli")]
 pub(crate) mod exec;
+#[cfg(feature = "cli")]
+pub(crate) mod glob;
 pub(crate) mod kind;
 #[cfg(feature = "cli")]
 pub(crate) mod listen;

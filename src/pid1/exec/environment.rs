@@ -1,12 +1,14 @@
 //! What a process finds in its environment, and the words of its command with variables in them.
 
 use std::ffi::CString;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::super::machine::List;
 use super::user::Found;
 use super::{ExecError, Order};
 use crate::activation::env as listen;
+use crate::sys::glob;
 use crate::sys::spawn::Variable;
 use crate::unit::NotifyAccess;
 
@@ -104,7 +106,7 @@ pub(super) fn variables(order: &Order<'_>, user: Option<&Found>) -> Result<Vec<(
     }
     all.extend(exec.environment.iter().cloned());
     for file in &exec.environment_files {
-        all.extend(read_file(&file.path, file.optional)?);
+        all.extend(read_files(&file.path, file.optional)?);
     }
     let unset = |name: &str, value: &str| {
         exec.unset_environment.iter().any(|out| match out.split_once('=') {
@@ -154,12 +156,16 @@ pub(super) fn strings(
     Ok(all)
 }
 
-/// A file of EnvironmentFile=. A pattern of glob(7) is no name of a file here.
-fn read_file(path: &Path, optional: bool) -> Result<Vec<(String, String)>, ExecError> {
-    match std::fs::read(path) {
+/// The files of EnvironmentFile=, which may be a pattern of glob(7); a later one wins.
+fn read_files(pattern: &Path, optional: bool) -> Result<Vec<(String, String)>, ExecError> {
+    let read = |path: &PathBuf| {
         // What is wrong with a line of it is no reason not to start.
-        Ok(text) => Ok(crate::unit::read_environment_file(path, &text, &mut Vec::new())),
+        Ok(crate::unit::read_environment_file(path, &std::fs::read(path)?, &mut Vec::new()))
+    };
+    let all = glob::files(pattern).and_then(|files| files.iter().map(read).collect::<io::Result<Vec<_>>>());
+    match all {
+        Ok(all) => Ok(all.concat()),
         Err(_) if optional => Ok(Vec::new()),
-        Err(why) => Err(ExecError::EnvironmentFile { path: path.to_owned(), why: why.to_string() }),
+        Err(why) => Err(ExecError::EnvironmentFile { path: pattern.to_owned(), why: why.to_string() }),
     }
 }

@@ -10,10 +10,10 @@ use crate::pid1::{self, Activation, Options};
 
 /// What follows the options in `--help`.
 const MORE: &str = "\
-SIGTERM, SIGINT, SIGQUIT, SIGPWR and SIGRTMIN+3 stop all services and end this, with status 0; a second one, half
-a second later, kills them. SIGHUP reads the unit files again. SIGUSR1 and SIGUSR2 are passed on to the
-main processes that have a handler for them. `handover ctl` starts, stops, reloads and shows units, as
-systemctl would, and `handover upgrade` upgrades them.";
+SIGTERM, SIGINT, SIGQUIT, SIGPWR and SIGRTMIN+3 stop all services and end this, with status 0; another
+of them, half a second later, kills what is left. SIGHUP reads the unit files again. SIGUSR1 and SIGUSR2
+are passed on to the main processes that have a handler for them. `handover ctl` starts, stops, reloads
+and shows units, as systemctl would, and `handover upgrade` upgrades them.";
 
 /// Run .socket and .service files where no systemd does: on a laptop, in a container, in a test
 ///

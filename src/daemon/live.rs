@@ -247,6 +247,7 @@ impl Live {
 
     /// As [`rest`](Self::rest): it rests from the first poll until it is read from with success, written
     /// to, or [woken](Self::cease_to_rest). One task at a time.
+    #[inline]
     pub(crate) fn poll_rest(&self, context: &mut Context<'_>) -> Poll<()> {
         self.slot.poll_rest(context)
     }

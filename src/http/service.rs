@@ -30,7 +30,8 @@ where
     type Error = S::Error;
     type Future = Answer<S::Future>;
 
-    #[inline]
+    // Always: what is large is made where it is to be.
+    #[inline(always)]
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.wire.has_head();
         Answer { last: self.wire.stays(), answer: self.service.call(request) }

@@ -1,5 +1,6 @@
 //! Services of axum: what it wants to know of a connection, and its services as hyper wants them.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::future::{Future, Ready, poll_fn};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -49,7 +50,7 @@ impl Http {
         serving: Serving,
         listener: Listener,
         connections: Connections,
-        make_service: M,
+        mut make_service: M,
     ) -> Outcome
     where
         M: Service<Connection, Response = S, Error = Infallible> + Clone + Send + 'static,
@@ -57,6 +58,7 @@ impl Http {
         S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
     {
+        prepare(&mut make_service);
         self.run(serving, listener, connections, move |connection| {
             let mut make_service = make_service.clone();
             async move {
@@ -66,6 +68,16 @@ impl Http {
             }
         })
         .await
+    }
+}
+
+/// Makes services of a router's handlers once: else each request does, or, as with `axum::serve`, each
+/// connection.
+fn prepare(make_service: &mut dyn Any) {
+    if let Some(router) = make_service.downcast_mut::<Router>() {
+        *router = std::mem::take(router).with_state(());
+    } else if let Some(handlers) = make_service.downcast_mut::<MethodRouter>() {
+        *handlers = std::mem::take(handlers).with_state(());
     }
 }
 
@@ -81,7 +93,8 @@ where
     type Error = S::Error;
     type Future = Called<S>;
 
-    #[inline]
+    // Always: what is large is made where it is to be.
+    #[inline(always)]
     fn call(&self, request: hyper::Request<Incoming>) -> Called<S> {
         let (mut service, request) = (self.0.clone(), request.map(body));
         // As a rule it is ready: then the request need not be kept.
@@ -141,8 +154,7 @@ impl Service<Connection> for Router<()> {
     }
 
     fn call(&mut self, _: Connection) -> Self::Future {
-        // With its state it is quicker.
-        std::future::ready(Ok(self.clone().with_state(())))
+        std::future::ready(Ok(self.clone()))
     }
 }
 
@@ -157,7 +169,7 @@ impl Service<Connection> for MethodRouter<()> {
     }
 
     fn call(&mut self, _: Connection) -> Self::Future {
-        std::future::ready(Ok(self.clone().with_state(())))
+        std::future::ready(Ok(self.clone()))
     }
 }
 

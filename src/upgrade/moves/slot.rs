@@ -122,6 +122,7 @@ impl<S> Slot<S> {
     }
 
     /// The connection rests until it is engaged; ready when it lives on elsewhere. One task at a time.
+    #[inline]
     pub(crate) fn poll_rest(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.decided();
         match inner.phase {

@@ -108,9 +108,14 @@
 //!   connection. More than that does not move: the request is answered where it began.
 //! * *TLS in the process* has its keys and counters there, which no other process can go on with. It drains
 //!   politely: the last response says so, and then TLS does, too (close_notify). A client that asks nothing
-//!   more stays until the drain deadline. But all connect anew in each upgrade. What does move is plain HTTP behind something
-//!   that ends TLS: HAProxy, nginx, stunnel or a load balancer, over TCP or a unix socket. Such a proxy keeps
-//!   its connections to the service, and sees none of them close.
+//!   more stays until the drain deadline, and hears close_notify then. But all connect anew in each upgrade.
+//!   What does move is plain HTTP behind something that ends TLS: HAProxy, nginx, stunnel or a load balancer,
+//!   over TCP or a unix socket. Such a proxy keeps its connections to the service, and sees none of them close.
+//!
+//!   ```text
+//!     client == TLS ==> HAProxy -- HTTP/1, keep-alive --> the service      moves: nobody connects anew
+//!     client ======== TLS, HTTP/1 or HTTP/2 ============> the service      drains: the client connects anew
+//!   ```
 //!
 //! # Versions of state
 //!

@@ -3,7 +3,8 @@
 //! It never ends one between two requests: a request may be on its way.
 
 use std::error::Error;
-use std::pin::pin;
+use std::future::Future;
+use std::task::{Context, Waker};
 
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -20,8 +21,10 @@ use crate::drain::Drain;
 /// has agreed to speak it (`h2` in ALPN).
 ///
 /// When `drain` begins, the client of HTTP/2 is asked to leave, and that of HTTP/1 with its next response;
-/// until then, or until the drain deadline, it is served. What a connection is used for after an upgrade of
-/// its protocol is the service's: [`spawn`](Drain::spawn) it, so that it is waited for.
+/// until then, or until the drain deadline, it is served. A client of HTTP/1 that has asked for nothing more
+/// by then is not just cut: `io` is shut down, with TLS' own word for the end (RFC 8446 6.1, close_notify).
+/// What a connection is used for after an upgrade of its protocol is the service's: [`spawn`](Drain::spawn)
+/// it, so that it is waited for.
 ///
 /// ```
 /// # use handover::daemon::{Listener, Serving};
@@ -61,6 +64,15 @@ where
         return speak_http2(TokioIo::new(io), service, drain).await;
     }
     let service = Polite { service, drain: drain.clone() };
+    let http = http1::Builder::new().serve_connection(TokioIo::new(io), service).with_upgrades();
+    let mut http = scopeguard::guard(Box::pin(http), |mut http| {
+        // Dropped at the deadline. Between two requests the end needs no more than to be said.
+        if drain.is_cut() {
+            http.as_mut().graceful_shutdown();
+            let _ = http.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+    });
     // A client that went away, or talks nonsense, is no news.
-    let _ = pin!(http1::Builder::new().serve_connection(TokioIo::new(io), service).with_upgrades()).await;
+    let _ = (&mut *http).await;
+    drop(scopeguard::ScopeGuard::into_inner(http));
 }

@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::http::wire::Wire;
+use std::io;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[tokio::test]
 async fn a_connection_that_nobody_takes_ends_with_the_response_that_says_so() {
@@ -212,6 +215,63 @@ async fn what_cannot_move_is_served_until_a_response_says_that_it_was_the_last()
     assert_eq!((head.contains("connection: close"), &*body), (true, "here"), "{head}");
     assert_eq!(client.rest().await, "");
     assert_eq!(soon(drain.wait(DEADLINE)).await, crate::drain::Outcome::Drained);
+}
+
+/// A connection with a word of its own for the end, as TLS has one.
+struct Polite(UnixStream);
+
+impl AsyncRead for Polite {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Polite {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.try_write(b"the end").map(drop))
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_move_and_asks_nothing_more_is_told_the_end_at_the_deadline() {
+    for (asked, heard) in [("", "the end"), ("/", "the end"), ("/wait", ""), ("GET /part HT", "")] {
+        let (drain, (ours, theirs)) = (Drain::new(), UnixStream::pair().unwrap());
+        let service = service_fn(async |request: Request<Incoming>| {
+            if request.uri().path() == "/wait" {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Infallible>(Response::new(Answer::Whole(Some("here".into()))))
+        });
+        let serving = drain.clone();
+        drain.spawn(async move { crate::http::serve_here(Polite(ours), false, service, &serving).await });
+        let mut client = Client(theirs);
+        match asked {
+            "/" => assert_eq!(client.get("/").await, "here"),
+            "/wait" => client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n").await,
+            part => client.send(part).await,
+        }
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        drain.cut();
+        assert_eq!(client.rest().await, heard, "after {asked:?}");
+    }
 }
 
 #[tokio::test]

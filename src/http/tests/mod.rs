@@ -2,6 +2,7 @@
 //! tells its name. It never needs a manager.
 
 mod ends;
+mod goaway;
 mod moves;
 mod stories;
 

@@ -4,6 +4,7 @@ mod conversations;
 mod crowd;
 mod cuts;
 mod outside;
+mod peers;
 mod restarts;
 mod script;
 mod streams;

@@ -285,4 +285,60 @@ mod tests {
         assert!(answer(one, Family::Unix, client, router).await.ends_with("hello"));
         assert!(answer(two, Family::Unix, other, handlers).await.ends_with("hello"));
     }
+
+    #[test]
+    fn handlers_are_made_services_before_the_first_connection() {
+        let handlers = get(|| async { "hello" });
+        let mut router = Router::new().route("/", handlers.clone());
+        assert!(format!("{router:?}").contains("BoxedHandler"));
+        prepare(&mut router);
+        assert!(!format!("{router:?}").contains("BoxedHandler"));
+        let mut handlers = handlers;
+        prepare(&mut handlers);
+        assert!(!format!("{handlers:?}").contains("BoxedHandler"));
+    }
+
+    /// A service of tower's that is ready when it is asked for the third time.
+    #[derive(Clone, Default)]
+    struct Late {
+        asked: u8,
+    }
+
+    impl Service<Request> for Late {
+        type Response = Response;
+        type Error = Infallible;
+        type Future = Ready<Result<Response, Infallible>>;
+
+        fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            self.asked += 1;
+            context.waker().wake_by_ref();
+            if self.asked < 3 { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        fn call(&mut self, _: Request) -> Self::Future {
+            assert_eq!(self.asked, 3);
+            std::future::ready(Ok(Response::new("at last".into())))
+        }
+    }
+
+    impl Service<Connection> for Late {
+        type Response = Self;
+        type Error = Infallible;
+        type Future = Ready<Result<Self, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Connection) -> Self::Future {
+            std::future::ready(Ok(self.clone()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_not_ready_at_once_is_waited_for() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let answer = answer(ours.into(), Family::Unix, theirs, Late::default()).await;
+        assert!(answer.ends_with("at last"), "{answer}");
+    }
 }

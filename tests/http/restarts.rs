@@ -65,18 +65,22 @@ on_every_systemd! {
     }
 
     fn no_more_are_kept_than_the_service_asked_for(systemd) {
-        let web = boot_keeping(systemd, "all:2");
-        let mut clients = [(); 4].map(|()| web.connect_to(&web.main()));
-        // The first of them leaves, and another one has its place.
-        let [first, second, ..] = &mut clients;
-        assert!(first.get("/", true).unwrap().last && !second.get("/", false).unwrap().last);
-        let later = web.connect_to(&web.main());
-        crash(&web);
-        let [_, second, third, fourth] = clients;
-        for mut kept in [second, later] {
-            assert_eq!(kept.get("/", false).unwrap().pid(), Some(web.main_pid()));
+        for keep in ["idle:2", "all:2"] {
+            let web = boot_keeping(systemd, keep);
+            let mut clients = [(); 4].map(|()| web.connect_to(&web.main()));
+            // The first of them leaves, and another one has its place.
+            let [first, second, ..] = &mut clients;
+            assert!(first.get("/", true).unwrap().last && !second.get("/", false).unwrap().last);
+            let mut later = web.connect_to(&web.main());
+            // PID 1 has whatever rested before what is answered now.
+            later.get("/", false).unwrap();
+            crash(&web);
+            let [_, second, third, fourth] = clients;
+            for mut kept in [second, later] {
+                assert_eq!(kept.get("/", false).unwrap().pid(), Some(web.main_pid()), "{keep}");
+            }
+            assert!(ended(third) && ended(fourth), "{keep}");
         }
-        assert!(ended(third) && ended(fourth));
     }
 }
 

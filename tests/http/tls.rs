@@ -1,10 +1,12 @@
 //! TLS that ends in the process: what is under way is answered whole where it is, a client that stays is told
-//! politely to come back, and comes to the new process. No request is lost.
+//! politely to come back, and comes to the new process; one that says nothing more hears the end at the
+//! deadline. No request is lost.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -39,6 +41,29 @@ on_every_systemd! {
             assert_eq!(client.ask("/"), (old.pid, true), "the answer says that it is the last");
             client.hears_the_end();
         }
+        old.leaves();
+    }
+
+    fn who_asks_nothing_more_hears_the_end_in_tls_at_the_deadline(systemd) {
+        const DEADLINE: Duration = Duration::from_millis(1000);
+        let web = Web::boot_program(systemd, "tls");
+        web.drop_in(&format!("[Service]\nEnvironment=WEB_DRAIN_MS={}\n", DEADLINE.as_millis()));
+        web.upgrade();
+        let old = web.main();
+        let [mut idle, mut fresh, mut slow] = [(); 3].map(|()| connect(&web));
+        // The two have spoken TLS, and nothing in it.
+        fresh.0.get_mut().flush().unwrap();
+        for client in [&mut idle, &mut slow] {
+            assert_eq!(client.ask("/"), (old.pid, false));
+        }
+        slow.send("/slow?ms=60000");
+        slow.head();
+        let before = Instant::now();
+        web.upgrade();
+        [idle, fresh].into_iter().for_each(Client::hears_the_end);
+        assert!(before.elapsed() >= DEADLINE, "ended after {:?}", before.elapsed());
+        // Who was promised more must not take this for all.
+        slow.is_cut();
         old.leaves();
     }
 
@@ -166,5 +191,11 @@ impl Client {
     /// The end comes, and is said in TLS (RFC 8446 6.1): without that, reading would fail.
     fn hears_the_end(mut self) {
         assert_eq!(self.0.read(&mut [0]).unwrap(), 0);
+    }
+
+    /// The end comes, and TLS says nothing of it.
+    fn is_cut(mut self) {
+        let end = self.0.read_to_end(&mut Vec::new());
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof);
     }
 }

@@ -13,6 +13,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use futures_util::stream;
+use handover::daemon::Peer;
 use handover::http::Connection;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -35,6 +36,7 @@ pub(crate) fn routes() -> Router {
         .route("/bytes", get(bytes))
         .route("/login", get(login))
         .route("/whoami", get(whoami))
+        .route("/whence", get(whence))
         .route("/ws", any(websocket))
         .fallback(nothing)
 }
@@ -129,6 +131,15 @@ async fn whoami(uri: Uri, ConnectInfo(connection): ConnectInfo<Connection>) -> S
         name => String::from_utf8_lossy(&name).into_owned(),
     };
     format!("{name}\n{}", greeting(&uri))
+}
+
+async fn whence(uri: Uri, ConnectInfo(connection): ConnectInfo<Connection>) -> String {
+    let who = match (connection.peer(), connection.credentials()) {
+        (Peer::Tcp(address), _) => format!("from {address}"),
+        (_, Some(credentials)) => format!("user {}", credentials.uid()),
+        _ => "nobody".to_string(),
+    };
+    format!("{}{who}\n", greeting(&uri))
 }
 
 async fn websocket(upgrade: WebSocketUpgrade, ConnectInfo(connection): ConnectInfo<Connection>) -> Response {

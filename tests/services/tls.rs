@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `/` | `pid N` |
 //! | `/slow?ms=N` | the same after N ms, the first half of it at once |
+//!
+//! WEB_DRAIN_MS sets its drain deadline.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -16,7 +18,7 @@ use axum::body::{Body, Bytes};
 use axum::http::Uri;
 use axum::routing::get;
 use futures_util::stream;
-use handover::daemon::Daemon;
+use handover::daemon::{Daemon, Options};
 use handover::http;
 use hyper_util::service::TowerToHyperService;
 use tokio::time::sleep;
@@ -29,7 +31,7 @@ const IDENTITY: &[u8] = include_bytes!("tls.pem");
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mut daemon = Daemon::start()?;
+    let mut daemon = Daemon::start_with(options())?;
     let (acceptor, pages) = (acceptor()?, TowerToHyperService::new(routes()));
     let listener = daemon.listener_or_bind("web", "127.0.0.1:8080")?;
     let serving = daemon.ready().await?;
@@ -45,6 +47,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let _ = serving.serve(listener, serve).await;
     Ok(())
+}
+
+fn options() -> Options {
+    let deadline = std::env::var("WEB_DRAIN_MS").ok().and_then(|deadline| deadline.parse().ok());
+    deadline.map_or_else(Options::default, |deadline| {
+        Options::default().drain_deadline(Duration::from_millis(deadline))
+    })
 }
 
 /// For clients of HTTP/2, and those who know nothing of it.

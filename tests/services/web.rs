@@ -10,6 +10,7 @@
 //! | `/bytes?length=N` | N bytes of a pattern; with `&chunked` in chunks |
 //! | `/login?name=NAME` | `hello NAME`, who is logged in on this connection from now on |
 //! | `/whoami` | that name, or `nobody` |
+//! | `/whence` | `from ADDRESS` of a client over TCP, `user N` of one over a unix socket |
 //! | CONNECT, to anywhere | a tunnel to an end that says what it hears, and goodbye when the process is to end |
 //! | `/ws` | a WebSocket that says what it hears, and goodbye when the process is to end |
 //!

@@ -9,7 +9,7 @@
 //! quarter of its instructions are those of malloc, which does more or less as the heap happens to lie.
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};

@@ -288,12 +288,11 @@ mod tests {
 
     #[test]
     fn handlers_are_made_services_before_the_first_connection() {
-        let handlers = get(|| async { "hello" });
-        let mut router = Router::new().route("/", handlers.clone());
+        let mut handlers: MethodRouter = get(|| async { "hello" });
+        let mut router: Router = Router::new().route("/", handlers.clone());
         assert!(format!("{router:?}").contains("BoxedHandler"));
         prepare(&mut router);
         assert!(!format!("{router:?}").contains("BoxedHandler"));
-        let mut handlers = handlers;
         prepare(&mut handlers);
         assert!(!format!("{handlers:?}").contains("BoxedHandler"));
     }

@@ -63,7 +63,7 @@ on_every_systemd! {
         [idle, fresh].into_iter().for_each(Client::hears_the_end);
         assert!(before.elapsed() >= DEADLINE, "ended after {:?}", before.elapsed());
         // Who was promised more must not take this for all.
-        slow.is_cut();
+        slow.sees_a_cut();
         old.leaves();
     }
 
@@ -194,7 +194,7 @@ impl Client {
     }
 
     /// The end comes, and TLS says nothing of it.
-    fn is_cut(mut self) {
+    fn sees_a_cut(mut self) {
         let end = self.0.read_to_end(&mut Vec::new());
         assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof);
     }

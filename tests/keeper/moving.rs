@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use super::talk::Talk;
+use super::talk::{self, Talk};
 use super::{Keeper, RELOAD, TCP};
 use crate::crowd::{MANY, Stopped, gather, room, successor};
 use crate::gate::soon;
@@ -117,18 +117,24 @@ impl Crowd {
     fn gather(keeper: &Keeper) -> Self {
         let mut crowd = gather(&keeper.machine, || Talk::open(&TCP));
         for (number, talk) in crowd.iter_mut().enumerate() {
-            assert_eq!(talk.ask(&format!("SET n {number}")), "ok");
+            talk.say(&[format!("SET n {number}")]);
+        }
+        for talk in &mut crowd {
+            assert_eq!(talk.hear(), ["ok"]);
         }
         Self(crowd)
     }
 
-    /// Every one works and has lost nothing; who serves each.
+    /// Every one works and has lost nothing; who serves each. All are asked at once: one after another they
+    /// would take most of the scenario's time.
     fn pids(&mut self) -> Vec<u32> {
-        let ask = |(number, talk): (usize, &mut Talk)| {
-            assert_eq!(talk.ask("GET n"), format!("value {number}"));
-            talk.pid()
+        self.0.iter_mut().for_each(|talk| talk.say(&["GET n".into(), "PID".into()]));
+        let hear = |(number, talk): (usize, &mut Talk)| {
+            let [value, who] = talk.hear();
+            assert_eq!(value, format!("value {number}"));
+            talk::pid(&who)
         };
-        self.0.iter_mut().enumerate().map(ask).collect()
+        self.0.iter_mut().enumerate().map(hear).collect()
     }
 
     /// The same, and one process serves all.

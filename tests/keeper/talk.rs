@@ -75,6 +75,28 @@ impl Talk {
         }
     }
 
+    /// Sends requests at once; [`Talk::hear`] reads their answers.
+    pub(super) fn say(&mut self, requests: &[String]) {
+        let tagged: String =
+            requests.iter().zip(self.tag + 1..).map(|(said, tag)| format!("#{tag} {said}\n")).collect();
+        self.send(&tagged).unwrap();
+    }
+
+    /// The answers to what was said last, as many as that was. The one before may come again, as above.
+    pub(super) fn hear<const COUNT: usize>(&mut self) -> [String; COUNT] {
+        let before = format!("#{} ", self.tag);
+        std::array::from_fn(|_| {
+            loop {
+                let line = self.answer().unwrap();
+                if let Some(answer) = line.strip_prefix(&format!("#{} ", self.tag + 1)) {
+                    self.tag += 1;
+                    return answer.to_owned();
+                }
+                assert!(line.starts_with(&before), "want an answer to #{}, found {line:?}", self.tag + 1);
+            }
+        })
+    }
+
     /// Sends bytes as they are: half a line, or several.
     pub(super) fn send(&mut self, bytes: &str) -> io::Result<()> {
         match self.stream.get_mut() {
@@ -95,8 +117,7 @@ impl Talk {
 
     /// Who serves it.
     pub(super) fn pid(&mut self) -> u32 {
-        let answer = self.ask("PID");
-        answer.strip_prefix("pid ").and_then(|pid| pid.parse().ok()).expect(&answer)
+        pid(&self.ask("PID"))
     }
 
     /// Reads to the end of the session, however it ends; what came before it.
@@ -115,6 +136,11 @@ impl Talk {
         let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
         setsockopt(self.stream.get_ref(), sockopt::Linger, &linger).unwrap();
     }
+}
+
+/// Who has given this answer to `PID`.
+pub(super) fn pid(answer: &str) -> u32 {
+    answer.strip_prefix("pid ").and_then(|pid| pid.parse().ok()).expect(answer)
 }
 
 impl AsFd for Socket {

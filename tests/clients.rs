@@ -21,7 +21,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use lab::Machine;
-use load::{Client, Load};
+use load::{BREATH, Client, Load};
 use sessions::{Address, Sessions};
 
 const USAGE: &str = "usage: clients [--cut N] web|any ADDRESS | clients sessions ADDRESS|/PATH...";
@@ -87,10 +87,17 @@ fn start(words: Vec<String>) -> Clients {
     };
     match *words {
         ["web", address] => {
-            let kinds = [Client::NewConnection, Client::KeepAlive, Client::NewConnection, Client::KeepAlive];
+            let kinds = [
+                Client::Calling(BREATH),
+                Client::Thinking(BREATH),
+                Client::Calling(BREATH),
+                Client::Thinking(BREATH),
+            ];
             Clients::Http(Load::start(&Machine, address, &kinds), cut)
         }
-        ["any", address] => Clients::Http(Load::start(&Machine, address, &[Client::Stranger; 4]), cut),
+        ["any", address] => {
+            Clients::Http(Load::start(&Machine, address, &[Client::Stranger(BREATH); 4]), cut)
+        }
         ["sessions", ref addresses @ ..] if !addresses.is_empty() && cut == 0 => {
             let address = |address: &&'static str| match address.starts_with('/') {
                 true => Address::unix(&Machine, address),

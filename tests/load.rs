@@ -27,16 +27,22 @@ use guest::Guest;
 /// How late a response may be before it counts as lost.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the clients of most scenarios wait before a request: in an upgrade of some tens of milliseconds each
+/// still meets every phase, and what they test has processors left. Of clients in a hurry, who take all there
+/// are, `http::upgrades` and `http::outside` have crowds.
+pub(crate) const BREATH: Duration = Duration::from_millis(2);
+
 /// How a client uses its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Client {
     /// A new one for each request.
     NewConnection,
+    /// The same, and so long before each.
+    Calling(Duration),
     /// The same, to a program that knows nothing of numbers: its answers need only be whole.
-    Stranger,
-    /// One for as long as the service keeps it.
-    KeepAlive,
-    /// The same, and so long between an answer and the next request. Once more when all is over.
+    Stranger(Duration),
+    /// One for as long as the service keeps it, and so long between an answer and the next request. Once more
+    /// when all is over.
     Thinking(Duration),
     /// Of a program that knows nothing of us, in its own manner.
     Guest(Guest),
@@ -217,7 +223,7 @@ impl Client {
         }
         let mut kept: Option<Connection> = None;
         let mut numbers = first..;
-        while !bell.rings() {
+        while !bell.rings_within(self.pause()) {
             if let (Self::Thinking(time), Some(connection)) = (self, &kept)
                 && let Err(loss) = connection.rest(time, Some(&*bell.0))
             {
@@ -249,7 +255,15 @@ impl Client {
 
     /// Whether each request has a connection of its own.
     fn is_new(self) -> bool {
-        matches!(self, Self::NewConnection | Self::Stranger)
+        matches!(self, Self::NewConnection | Self::Calling(_) | Self::Stranger(_))
+    }
+
+    /// How long it waits where it has no connection that could end meanwhile.
+    fn pause(self) -> Duration {
+        match self {
+            Self::Calling(time) | Self::Stranger(time) => time,
+            _ => Duration::ZERO,
+        }
     }
 
     /// A request with this number, and its answer. Every fifth has a body, which comes back.
@@ -265,7 +279,7 @@ impl Client {
             return answer.of(number, of_it);
         }
         let answer = connection.get(&format!("/?number={number}"), self.is_new())?;
-        let of_it = self == Self::Stranger
+        let of_it = matches!(self, Self::Stranger(_))
             || answer.value("number").and_then(|number| number.parse().ok()) == Some(number);
         answer.of(number, of_it)
     }

@@ -3,13 +3,13 @@
 use rustix::process::Signal;
 
 use crate::lab::{Machine, Output, Systemd};
-use crate::load::{Client, Connection, Load};
+use crate::load::{BREATH, Client, Connection, Load};
 use crate::process::Process;
 
 pub(crate) const ADDRESS: &str = "127.0.0.1:8080";
 
 /// Four at a time: enough to meet every moment of an upgrade on two cores.
-pub(crate) const CLIENTS: [Client; 4] = [Client::Stranger; 4];
+pub(crate) const CLIENTS: [Client; 4] = [Client::Stranger(BREATH); 4];
 
 /// python's own server, as it is.
 pub(crate) const PYTHON: &str = "/usr/bin/python3 -m http.server 8080";

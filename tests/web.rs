@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::lab::{Machine, Output, Systemd};
-use crate::load::{Answer, Client, Connection, Load};
+use crate::load::{Answer, BREATH, Client, Connection, Load};
 use crate::process::Process;
 
 /// Where the service listens.
@@ -11,7 +11,7 @@ pub(crate) const ADDRESS: &str = "127.0.0.1:8080";
 
 /// Two clients of each kind: enough to meet every moment of an upgrade on two cores.
 const CLIENTS: [Client; 4] =
-    [Client::NewConnection, Client::KeepAlive, Client::NewConnection, Client::KeepAlive];
+    [Client::Calling(BREATH), Client::Thinking(BREATH), Client::Calling(BREATH), Client::Thinking(BREATH)];
 
 /// A setting of the service, with which [`Web::fail`] works.
 pub(crate) const FAIL_BY_FILE: &str = "[Service]\nEnvironment=WEB_FAIL_FILE=/run/web-fail\n";

@@ -25,6 +25,7 @@ mod drain;
 mod failures;
 mod given;
 mod http;
+mod idle;
 mod init;
 mod keeper;
 mod kill;

@@ -42,7 +42,8 @@ pub(crate) struct Run {
     /// How long an old generation may drain
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
     drain: Duration,
-    /// Half-close a connection of an old generation that was silent for so long: for keep-alive clients
+    /// Half-close a connection of an old generation that has rested for so long after an answer: for keep-alive
+    /// clients
     #[arg(long, value_name = "TIME", value_parser = span)]
     idle: Option<Duration>,
     /// The signal at which the program stops; by default the usual one of such a program

@@ -251,8 +251,9 @@ impl Generation {
         wanted.difference(&waits).copied().collect()
     }
 
-    /// Has it find the end of those of its connections that were silent for so long: it closes them then,
-    /// after what it is doing.
+    /// Has it find the end of those of its connections that have rested for so long after an answer: it closes
+    /// them then. Not of those whose clients have not asked yet, or wait: a program may well drop what it is
+    /// doing for a connection when it finds its end.
     pub(crate) fn half_close(&mut self, slots: &Slots, table: &[Entry], silent: Duration) {
         let ports = slots.ports();
         let open = table.iter().filter(|one| one.is_connection() && ports.contains(&one.port));
@@ -260,8 +261,8 @@ impl Generation {
         for (inode, (pid, number)) in inside::holders(&self.fence.pids(), &open) {
             let copy = Pidfd::open(pid).and_then(|process| other::copy_of(&process, number));
             let Ok(copy) = copy else { continue };
-            let was_silent = other::silent_for(copy.as_fd()).is_ok_and(|time| time >= silent);
-            if was_silent && other::end_reading(copy.as_fd()).is_ok() {
+            let rests = other::resting_for(copy.as_fd()).is_ok_and(|time| time >= Some(silent));
+            if rests && other::end_reading(copy.as_fd()).is_ok() {
                 self.half_closed.insert(inode);
             }
         }

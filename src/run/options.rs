@@ -59,7 +59,7 @@ pub struct Options {
     pub settle: Duration,
     /// How long an old generation may drain.
     pub drain: Duration,
-    /// Connections of an old generation that are silent for so long find their end; `None`: none do.
+    /// Connections of an old generation that rest for so long after an answer find their end; `None`: none do.
     pub idle: Option<Duration>,
     /// The signal at which the program stops; `None` for the usual one of such a program.
     pub stop_signal: Option<Signal>,

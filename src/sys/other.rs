@@ -45,10 +45,12 @@ pub(crate) fn copy_of(process: &Pidfd, number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// For how long nothing has come or gone on a TCP connection: TCP_INFO of tcp(7).
+/// For how long a TCP connection has rested after an answer: TCP_INFO of tcp(7). `None` for one on which
+/// nothing has come yet, or on which something came last, for an answer may be on its way then; the
+/// kernel counts in ticks of 1 to 10 ms, within which it cannot tell what was last, and it counts as the answer.
 ///
 /// Errors: what getsockopt(2) says of something else.
-pub(crate) fn silent_for(connection: BorrowedFd<'_>) -> io::Result<Duration> {
+pub(crate) fn resting_for(connection: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
     // SAFETY: plain data, for which all zeroes is a valid value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -58,7 +60,12 @@ pub(crate) fn silent_for(connection: BorrowedFd<'_>) -> io::Result<Duration> {
         libc::getsockopt(connection.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info, &raw mut len)
     };
     Errno::result(done)?;
-    Ok(Duration::from_millis(u64::from(info.tcpi_last_data_recv.min(info.tcpi_last_data_sent))))
+    let (came, went) = (info.tcpi_last_data_recv, info.tcpi_last_data_sent);
+    let has_both = info.tcpi_bytes_received > 0 && info.tcpi_data_segs_out > 0;
+    let is_answered = has_both && went <= came;
+    // What the client has not taken yet is still being answered.
+    let is_gone = info.tcpi_unacked == 0 && info.tcpi_notsent_bytes == 0;
+    Ok((is_answered && is_gone).then(|| Duration::from_millis(u64::from(went))))
 }
 
 /// Has whoever reads from a connection find its end, in every process that has it; what is written still
@@ -89,19 +96,48 @@ mod tests {
         assert!(bytes_at(me, 8, u64::MAX).is_err());
     }
 
+    /// Waits for the kernel to say so, and counts on it to do so soon.
+    fn await_rest(connection: &impl AsFd, rests: bool) {
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while resting_for(connection.as_fd()).unwrap().is_some() != rests {
+            assert!(std::time::Instant::now() < until, "rests: {}", !rests);
+        }
+    }
+
     #[test]
-    fn a_connection_whose_reading_has_ended_still_writes_and_says_for_how_long_it_was_silent() {
+    fn a_connection_rests_once_its_request_is_answered_and_until_the_next_one() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();
-        server.write_all(b"x").unwrap();
-        client.read_exact(&mut [0]).unwrap();
-        assert!(silent_for(server.as_fd()).unwrap() < Duration::from_secs(60));
+        assert_eq!(resting_for(server.as_fd()).unwrap(), None, "nobody has asked yet");
+        client.write_all(b"w").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        assert_eq!(resting_for(server.as_fd()).unwrap(), None, "in the same tick, maybe, as the handshake");
+        for _ in 0..2 {
+            client.write_all(b"x").unwrap();
+            server.read_exact(&mut [0]).unwrap();
+            server.write_all(b"y").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+            await_rest(&server, true);
+            let ticks = Duration::from_millis(20);
+            while resting_for(server.as_fd()).unwrap().is_some_and(|time| time < ticks) {}
+            client.write_all(b"z").unwrap();
+            await_rest(&server, false);
+            server.read_exact(&mut [0]).unwrap();
+            assert_eq!(resting_for(server.as_fd()).unwrap(), None, "it is not answered");
+        }
+        assert!(resting_for(std::io::stdin().as_fd()).is_err());
+    }
+
+    #[test]
+    fn a_connection_whose_reading_has_ended_still_writes() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
         end_reading(server.as_fd()).unwrap();
         assert_eq!(server.read(&mut [0]).unwrap(), 0);
         server.write_all(b"y").unwrap();
         client.read_exact(&mut [0]).unwrap();
-        assert!(silent_for(listener.as_fd()).is_ok() && silent_for(std::io::stdin().as_fd()).is_err());
     }
 
     #[test]

@@ -8,9 +8,18 @@ mod list;
 #[expect(dead_code, reason = "the table needs more of it: losses.rs")]
 mod service;
 
-use self::list::Program;
+use std::time::Duration;
+
+use self::list::{ADDRESS, Program};
 use self::service::{Service, Way};
 use crate::lab::Systemd;
+use crate::load::guest::{Guest, Talk};
+use crate::load::{Client, Load};
+use crate::run::{App, THREE};
+
+/// As Debian has it; it may be told to make up data.
+const REDIS: &str = "/usr/bin/redis-server --bind 0.0.0.0 --port 8080 --protected-mode no --dir /srv --save '' \
+                     --enable-debug-command local --supervised systemd";
 
 /// Where all programs are, it is a hundred times.
 fn upgrades(systemd: Systemd) -> usize {
@@ -59,6 +68,22 @@ where_all_programs_are! {
 
     fn redis_which_cannot_run_twice_loses_no_new_request(systemd) {
         upgrade_again_and_again(systemd, &list::REDIS);
+    }
+
+    fn redis_with_a_file_of_data_meets_its_clients_only_when_it_has_read_that(systemd) {
+        // While it reads, it answers with `-LOADING` whoever gets in.
+        let app = App::boot(systemd, THREE, "--strategy serial --notify --stop-timeout 30s", REDIS);
+        let redis = |words: &[&str]| app.machine.succeed(&[&["redis-cli", "-p", "8080"], words].concat());
+        redis(&["debug", "populate", "400000"]);
+        redis(&["save"]);
+        let guest = Client::Guest(Guest { talk: Talk::Redis, keeps: false, pause: Duration::from_millis(4) });
+        let load = Load::start(&app.machine, ADDRESS, &[guest; 4]);
+        for _ in 0..upgrades(systemd) / 10 {
+            app.upgrade();
+            load.pass_each(1);
+        }
+        load.stop().assert_nothing_lost();
+        assert_eq!(redis(&["dbsize"]).trim(), "400000");
     }
 }
 

@@ -66,4 +66,19 @@ on_every_systemd_with_programs! {
         load.pass_each(20);
         load.stop().assert_nothing_lost();
     }
+    fn a_plain_user_without_any_privilege_is_enough(systemd) {
+        let more = "User=nobody\nNoNewPrivileges=yes\nProtectSystem=strict\nPrivateTmp=yes\nCapabilityBoundingSet=\n";
+        let app = App::prepare(systemd, THREE, "--probe http:/ --idle 1s", PYTHON, more);
+        app.machine.succeed(&["systemctl", "start", "app.service"]);
+        let load = app.load();
+        for _ in 0..3 {
+            let status = format!("/proc/{}/status", app.upgrade());
+            let status = app.machine.succeed(&["grep", "-E", "^(Uid|NoNewPrivs|CapEff):", &status]);
+            let words: Vec<_> = status.split_whitespace().collect();
+            assert_eq!(words[..2], ["Uid:", "65534"]);
+            assert!(words.contains(&"0000000000000000") && status.contains("NoNewPrivs:\t1"), "{status}");
+            load.pass_each(3);
+        }
+        load.stop().assert_nothing_lost();
+    }
 }

@@ -85,6 +85,18 @@ pub(crate) fn read(bytes: &[u8]) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, u16::from_be_bytes(*port)))
 }
 
+/// The path in the bytes of a `sockaddr`, if it is one of a unix socket; an abstract name as "@name": unix(7).
+pub(crate) fn unix_path(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (family, path) = bytes.split_first_chunk()?;
+    if i32::from(u16::from_ne_bytes(*family)) != libc::AF_UNIX {
+        return None;
+    }
+    match path.split_first() {
+        Some((0, name)) => Some([b"@", name].concat()),
+        _ => Some(path.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +143,17 @@ mod tests {
         assert_eq!(chosen("[::]:80", &["0.0.0.0:80", "[::]:80"]), Choice::Slots(1));
     }
 
+    #[test]
+    fn the_path_of_a_unix_socket_ends_at_a_nul_and_an_abstract_name_begins_with_one() {
+        let path =
+            |rest: &[u8]| unix_path(&[&(libc::AF_UNIX as u16).to_ne_bytes()[..], rest].concat()).unwrap();
+        assert_eq!(
+            (path(b"/run/x\0\0").as_slice(), path(b"/run/x").as_slice()),
+            (&b"/run/x"[..], &b"/run/x"[..])
+        );
+        assert_eq!((path(b"\0name"), path(b"")), (b"@name".to_vec(), vec![]));
+    }
+
     proptest! {
         #[test]
         fn an_address_is_read_as_the_kernel_lays_it_out(port: u16, v4: [u8; 4], v6: [u8; 16], any: Vec<u8>) {
@@ -142,7 +165,8 @@ mod tests {
             let six = bytes(libc::AF_INET6, &[&[0; 4][..], &v6, &[0; 4]].concat());
             prop_assert_eq!(read(&six), Some((v6, port).into()));
             prop_assert_eq!(read(&bytes(libc::AF_UNIX, b"/run/x")), None);
-            let _ = read(&any);
+            prop_assert_eq!(unix_path(&four), None);
+            let _ = (read(&any), unix_path(&any));
         }
     }
 }

@@ -10,8 +10,15 @@ use libc::c_long;
 
 use crate::sys::other;
 
-/// Calls in which a thread waits for a connection on the descriptor that is their first argument.
-const ACCEPTING: [c_long; 3] = [libc::SYS_accept, libc::SYS_accept4, libc::SYS_recvfrom];
+/// Calls in which a thread waits for a connection or a datagram on the descriptor that is their first argument.
+const ACCEPTING: [c_long; 6] = [
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_recvmmsg,
+    libc::SYS_read,
+];
 
 /// Calls in which a thread waits for one of several descriptors: an array of `pollfd`.
 #[cfg(target_arch = "x86_64")]

@@ -108,7 +108,15 @@ fn bind(asked: &Asked<'_>, call: (i32, u64, u64), slots: &mut Slots, notes: &mut
     let (tid, (number, address, len)) = (asked.notification.tid, call);
     let bytes = other::bytes_at(tid, address, len).unwrap_or_default();
     let Some(address) = address::read(&bytes) else {
-        notes.has_unix |= bytes.starts_with(&(libc::AF_UNIX as u16).to_ne_bytes());
+        if let Some(path) = address::unix_path(&bytes) {
+            notes.has_unix = true;
+            if let Some(there) = slots.unix_at(&path) {
+                notes.note(format!(
+                    "it binds {there} itself, which the unit has, and of which there can be one only: have it take \
+                     LISTEN_FDS, or listen on TCP"
+                ));
+            }
+        }
         return Answer::Continue;
     };
     let found = look(tid, number);

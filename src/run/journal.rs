@@ -33,6 +33,8 @@ pub(crate) enum Entry {
     Retired { number: u64, cut: bool },
     /// Connections that nobody would have accepted were passed on.
     Relayed { slot: usize },
+    /// Datagrams that nobody would have read were dropped.
+    Dropped { slot: usize, count: u64 },
     /// Something works less well than it could, or not at all.
     Warning { what: String },
 }
@@ -51,6 +53,7 @@ impl Entry {
             Self::Crashed { .. } => ("2fa86d91e7b34c05921d4f6b8a3e7cd0", "generation-crashed"),
             Self::Retired { .. } => ("e81c4b27a95f4e60b3d70c9f5a6e1d84", "generation-retired"),
             Self::Relayed { .. } => ("50b9f3d6c82e4a17947f0e1b6d5c8a23", "relayed"),
+            Self::Dropped { .. } => ("d81f7b3e40a946c2b5f06e9c1a7d2853", "dropped"),
             Self::Warning { .. } => ("a36e0d7c49b84f1285c6e9d20b7f4a51", "warning"),
         }
     }
@@ -58,9 +61,10 @@ impl Entry {
     fn priority(&self) -> Priority {
         match self {
             Self::Failed { .. } | Self::Crashed { .. } => Priority::Error,
-            Self::Refused { .. } | Self::Warning { .. } | Self::Retired { cut: true, .. } => {
-                Priority::Warning
-            }
+            Self::Refused { .. }
+            | Self::Warning { .. }
+            | Self::Dropped { .. }
+            | Self::Retired { cut: true, .. } => Priority::Warning,
             _ => Priority::Info,
         }
     }
@@ -93,6 +97,9 @@ impl Entry {
             Self::Relayed { slot } => format!(
                 "run: connections that wait at slot {slot}, where no generation is, are passed on; their \
                  clients' addresses are this host's"
+            ),
+            Self::Dropped { slot, count } => format!(
+                "run: {count} datagrams that waited at slot {slot}, where no generation is any more, are dropped"
             ),
             Self::Warning { what } => format!("run: {what}"),
         }
@@ -193,6 +200,7 @@ mod tests {
             Entry::Crashed { how: "x".into(), pause: Duration::ZERO },
             Entry::Retired { number: 1, cut: false },
             Entry::Relayed { slot: 1 },
+            Entry::Dropped { slot: 1, count: 2 },
             Entry::Warning { what: "x".into() },
         ];
         let ids: HashSet<_> = entries.iter().map(|entry| entry.identity().0).collect();

@@ -22,6 +22,7 @@
 //! itself: no process, no socket, no clock; the time comes in with each event.
 
 mod kept;
+mod owed;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -71,6 +72,8 @@ pub(crate) struct Machine {
     restart: Option<(usize, Instant)>,
     /// Where new connections go.
     home: usize,
+    /// See [`Machine::owe`].
+    owed: Vec<usize>,
     crashes: u32,
     serving: bool,
     stopping: bool,
@@ -93,6 +96,7 @@ impl Machine {
             wish: None,
             restart: Some((slot, now)),
             home: slot,
+            owed: Vec::new(),
             crashes: 0,
             serving: false,
             stopping: false,

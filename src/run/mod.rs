@@ -37,8 +37,11 @@
 //!
 //! What it cannot do: a bind through an io_uring is not seen, and one by the 32-bit ABI is refused, both with
 //! the reason in words if the program does not get ready; only one seccomp listener can be above a program; a
-//! program that locks its data needs the serial strategy, in which clients wait; datagrams that were queued
-//! before the first steering are not passed on.
+//! program that locks its data needs the serial strategy, in which clients wait; what a generation that is killed
+//! leaves unread in a queue of datagrams is dropped, and counted in the journal.
+//!
+//! Before the first steering the kernel spreads what comes over all slots. Connections there are passed on; for
+//! datagrams a generation is started in each slot that has any, and the last one stays.
 //!
 //! This chapter never touches the old generation before the new one serves, never proxies what it can
 //! steer, never traces a program, and never prints.

@@ -101,6 +101,12 @@ impl Options {
             .unwrap_or_else(|| usual_signal(name.unwrap_or_default().to_str().unwrap_or_default()))
     }
 
+    /// Whether nobody is let in while no generation is ready: where there can be one at a time only, and it can
+    /// be known when it is.
+    pub(super) fn shuts_doors(&self) -> bool {
+        self.strategy == Strategy::Serial && (self.notify || self.probe.is_some())
+    }
+
     /// What the machine goes by. `width` generations have slots of their own; if anything is `shared`,
     /// an old one must not wait until nothing new comes.
     pub(super) fn limits(&self, width: usize, shared: bool) -> Limits {

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::options::Probe;
 use super::slots::{all_sockets, reachable};
+use crate::sys::door;
 use crate::sys::steer::{Steering, Who};
 
 /// How long one try may take.
@@ -41,6 +42,8 @@ pub(crate) struct Target {
     /// The slot to be probed, and the inode of its socket.
     pub(crate) slot: u32,
     pub(crate) inode: u64,
+    /// That socket, if it lets nobody in but the probe.
+    pub(crate) shut: Option<OwnedFd>,
 }
 
 impl Target {
@@ -62,6 +65,14 @@ impl Target {
 
     fn steer(&self, who: Who) -> io::Result<()> {
         use std::os::fd::AsFd;
+        let guest = match who {
+            Who::Source(source) => Some((source.ip(), Some(source.port()))),
+            Who::Address(address) => Some((address, None)),
+            Who::Percent(_) => None,
+        };
+        if let Some(listener) = &self.shut {
+            door::shut(listener.as_fd(), guest)?;
+        }
         self.others.but(who, self.slot).attach(self.group.as_fd())
     }
 

@@ -1,13 +1,14 @@
-//! Connections that wait where no generation is: passed on to the live one, byte by byte.
+//! What waits where no generation is: connections are passed on to the live one, byte by byte.
 //!
 //! They come there before the first steering, when the kernel spreads them over all slots, or when a
 //! handshake took longer than a drain. A relay keeps its clients from waiting for ever; the price is that
-//! the program sees this host's address in place of theirs. Datagrams are not passed on.
+//! the program sees this host's address in place of theirs. Datagrams cannot be passed on so: those that a
+//! generation has left behind are counted and dropped, or the next one in the slot would answer them days later.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,7 +19,16 @@ use tokio::task::AbortHandle;
 use super::address::Kind;
 use super::slots::{Slots, reachable};
 use crate::sys::watch::Watched;
-use crate::sys::{adopt, seqpacket};
+use crate::sys::{adopt, scm, seqpacket};
+
+/// Something that was found where no generation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stray {
+    /// A connection, which is passed on.
+    Connection { slot: usize },
+    /// So many datagrams, which are dropped.
+    Datagrams { slot: usize, count: u64 },
+}
 
 /// The slots that are looked after, by group and slot.
 #[derive(Debug, Default)]
@@ -34,9 +44,9 @@ impl Relays {
         self.passing.load(Ordering::Relaxed)
     }
 
-    /// Looks after all slots but the `taken` ones from now on; `told` hears the slot at which something
-    /// waited. Connections that are being passed on go on in any case.
-    pub(crate) fn tend(&mut self, slots: &Slots, taken: &[usize], told: &UnboundedSender<usize>) {
+    /// Looks after all slots but the `taken` ones from now on; `told` hears of what
+    /// was found. Connections that are being passed on go on in any case.
+    pub(crate) fn tend(&mut self, slots: &Slots, taken: &[usize], told: &UnboundedSender<Stray>) {
         self.at_work.retain(|(_, slot), task| {
             let keep = !taken.contains(slot);
             if !keep {
@@ -45,14 +55,25 @@ impl Relays {
             keep && !task.is_finished()
         });
         for (at, group) in slots.groups().iter().enumerate().filter(|(_, group)| !group.is_shared()) {
-            let Some(place) = group.place.filter(|place| place.kind == Kind::Stream) else { continue };
+            let Some(place) = group.place else { continue };
             for slot in (0..group.len()).filter(|slot| !taken.contains(slot)) {
                 let Ok(socket) = group.socket(slot).try_clone_to_owned() else { continue };
                 let (told, passing) = (told.clone(), Arc::clone(&self.passing));
                 self.at_work.entry((at, slot)).or_insert_with(|| {
                     let to = reachable(place.address);
-                    let task = async move { accept(socket, to, &passing, || told.send(slot).is_ok()).await };
-                    tokio::spawn(task).abort_handle()
+                    match place.kind {
+                        Kind::Stream => tokio::spawn(async move {
+                            let stray = Stray::Connection { slot };
+                            drop(accept(socket, to, &passing, || told.send(stray).is_ok()).await);
+                        }),
+                        Kind::Datagram => tokio::spawn(async move {
+                            drop(
+                                drop_all(socket, |count| told.send(Stray::Datagrams { slot, count }).is_ok())
+                                    .await,
+                            );
+                        }),
+                    }
+                    .abort_handle()
                 });
             }
         }
@@ -83,6 +104,23 @@ async fn accept(
             let _ = pass_on(client, to).await;
             drop(passed);
         });
+    }
+}
+
+/// Drops all datagrams that come, until something is wrong or this is aborted.
+async fn drop_all(socket: OwnedFd, tell: impl Fn(u64) -> bool) -> io::Result<()> {
+    adopt::set_nonblocking(socket.as_fd())?;
+    let socket = Watched::new(socket)?;
+    loop {
+        let mut count = 0;
+        let read = |socket: BorrowedFd<'_>| {
+            while scm::receive(socket, &mut [0]).map(|_| count += 1).is_ok() {}
+            if count > 0 { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        };
+        socket.try_when_readable(read).await?;
+        if !tell(count) {
+            return Ok(());
+        }
     }
 }
 

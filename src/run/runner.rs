@@ -27,7 +27,7 @@ use super::intercept::{self, Asked};
 use super::journal::{Entry, Journal};
 use super::machine::{Event, Machine};
 use super::options::Options;
-use super::relay::Relays;
+use super::relay::{Relays, Stray};
 use super::settings::Settings;
 use super::slots::Slots;
 use crate::notify::{Message, Notifier};
@@ -58,7 +58,7 @@ pub(crate) struct Runner {
     /// Commands of probes that run, by pid.
     probes: HashMap<i32, oneshot::Sender<bool>>,
     tell: mpsc::UnboundedSender<Fact>,
-    tell_relayed: mpsc::UnboundedSender<usize>,
+    tell_stray: mpsc::UnboundedSender<Stray>,
     next_look: Instant,
     /// How long it was to be until then.
     pause: Duration,
@@ -80,6 +80,8 @@ pub(crate) struct Runner {
     renewal: Option<Renewal>,
     /// Where new connections go, but for those of probes.
     steering: Steering,
+    /// Nobody is let in at the moment.
+    is_shut: bool,
     /// What the last upgrade failed with.
     last_failure: Option<Failure>,
     status: String,
@@ -89,7 +91,7 @@ pub(crate) struct Runner {
 /// What the loop waits for beside the machine's own times.
 struct Ears {
     facts: mpsc::UnboundedReceiver<Fact>,
-    relayed: mpsc::UnboundedReceiver<usize>,
+    strays: mpsc::UnboundedReceiver<Stray>,
     child: Signal,
     terminate: Signal,
     interrupt: Signal,
@@ -99,7 +101,7 @@ struct Ears {
 /// Something that has happened.
 enum Heard {
     Fact(Fact),
-    Relayed(usize),
+    Stray(Stray),
     Child,
     Stop,
     Hangup,
@@ -141,11 +143,15 @@ impl Runner {
     async fn learn(&mut self, heard: Heard) -> Vec<Event> {
         match heard {
             Heard::Fact(fact) => self.learn_fact(fact).await,
-            Heard::Relayed(slot) => {
+            Heard::Stray(Stray::Connection { slot }) => {
                 if !self.relayed.contains(&slot) {
                     self.relayed.push(slot);
                     self.journal.write(Entry::Relayed { slot });
                 }
+                vec![]
+            }
+            Heard::Stray(Stray::Datagrams { slot, count }) => {
+                self.journal.write(Entry::Dropped { slot, count });
                 vec![]
             }
             Heard::Child => self.children_ended(),
@@ -251,11 +257,11 @@ impl Runner {
 impl Ears {
     fn open(
         facts: mpsc::UnboundedReceiver<Fact>,
-        relayed: mpsc::UnboundedReceiver<usize>,
+        strays: mpsc::UnboundedReceiver<Stray>,
     ) -> io::Result<Self> {
         let this = Self {
             facts,
-            relayed,
+            strays,
             child: signal(SignalKind::child())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -269,7 +275,7 @@ impl Ears {
     async fn next(&mut self) -> Heard {
         tokio::select! {
             Some(fact) = self.facts.recv() => Heard::Fact(fact),
-            Some(slot) = self.relayed.recv() => Heard::Relayed(slot),
+            Some(stray) = self.strays.recv() => Heard::Stray(stray),
             _ = self.child.recv() => Heard::Child,
             _ = self.terminate.recv() => Heard::Stop,
             _ = self.interrupt.recv() => Heard::Stop,

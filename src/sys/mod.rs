@@ -11,6 +11,8 @@ pub(crate) mod dgram;
 #[cfg(feature = "cli")]
 pub(crate) mod diag;
 #[cfg(feature = "cli")]
+pub(crate) mod door;
+#[cfg(feature = "cli")]
 pub(crate) mod exec;
 #[cfg(feature = "cli")]
 pub(crate) mod glob;

@@ -78,19 +78,24 @@ impl Steering {
                 Who::Address(address) => from(address, None),
                 Who::Source(source) => from(source.ip(), Some(source.port())),
             };
-            // A test that fails jumps behind the statement that ends this, whatever lies between.
-            let end = code.len();
-            for (at, step) in code.iter_mut().enumerate() {
-                if u32::from(step.code) & 7 == BPF_JMP {
-                    step.jf = u8::try_from(end - at).unwrap_or(0);
-                }
-            }
-            code.push(statement(BPF_RET | BPF_K, place));
+            end_with(&mut code, place);
             program.extend(code);
         }
         program.push(statement(BPF_RET | BPF_K, self.to));
         program
     }
+}
+
+/// Returns `value` if all tests of `code` have passed; else what comes behind it is gone on with.
+pub(super) fn end_with(code: &mut Vec<sock_filter>, value: u32) {
+    // A test that fails jumps behind the statement that ends this, whatever lies between.
+    let end = code.len();
+    for (at, step) in code.iter_mut().enumerate() {
+        if u32::from(step.code) & 7 == BPF_JMP {
+            step.jf = u8::try_from(end - at).unwrap_or(0);
+        }
+    }
+    code.push(statement(BPF_RET | BPF_K, value));
 }
 
 /// Goes on for `share` of a hundred.
@@ -107,7 +112,7 @@ fn random(share: u8) -> Vec<sock_filter> {
 }
 
 /// Goes on for what comes from `address`, and from `port` if one is given.
-fn from(address: IpAddr, port: Option<u16>) -> Vec<sock_filter> {
+pub(super) fn from(address: IpAddr, port: Option<u16>) -> Vec<sock_filter> {
     let (version, words, first, header) = match address {
         IpAddr::V4(v4) => (4, vec![u32::from(v4)], 12, 20),
         IpAddr::V6(v6) => {
@@ -131,7 +136,7 @@ fn load(size: u32, offset: i32) -> sock_filter {
     statement(BPF_LD | size | BPF_ABS, offset.cast_unsigned())
 }
 
-fn statement(code: u32, k: u32) -> sock_filter {
+pub(super) fn statement(code: u32, k: u32) -> sock_filter {
     sock_filter { code: code as u16, jt: 0, jf: 0, k }
 }
 

@@ -60,6 +60,9 @@ impl Machine {
         if self.comes() {
             return vec![];
         }
+        if let Some(actions) = self.pay(now) {
+            return actions;
+        }
         if self.wish == Some(Wish::Queued) {
             let home = Some(self.home).filter(|_| self.is_home_free());
             let slot = if self.limits.serial { home } else { self.free_slot() };
@@ -123,8 +126,10 @@ impl Machine {
         self.begin(slot, now)
     }
 
-    fn begin(&mut self, slot: usize, now: Instant) -> Vec<Action> {
+    /// Starts a generation in this slot.
+    pub(super) fn begin(&mut self, slot: usize, now: Instant) -> Vec<Action> {
         self.last += 1;
+        self.owed.retain(|owed| *owed != slot);
         let state = State::Starting { until: now + self.limits.ready };
         self.generations.push(Generation { number: self.last, slot, state });
         vec![Action::Start { number: self.last, slot }]
@@ -208,7 +213,8 @@ impl Machine {
         if self.limits.slots < 2 {
             return (self.generations.len() < MOST_SHARING).then_some(0);
         }
-        (0..self.limits.slots).find(|slot| self.taken().all(|taken| taken != *slot))
+        let is_free = |slot: &usize| self.taken().all(|taken| taken != *slot);
+        self.owed.iter().copied().find(is_free).or_else(|| (0..self.limits.slots).find(is_free))
     }
 
     pub(super) fn find(&mut self, number: u64) -> Option<&mut Generation> {

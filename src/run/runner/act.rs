@@ -86,6 +86,8 @@ impl Runner {
             Action::Crashed { how, pause } => self.journal.write(Entry::Crashed { how, pause }),
             Action::Retired { number, cut } => self.journal.write(Entry::Retired { number, cut }),
             Action::Exit(end) => {
+                // Whoever comes next is to be let in, or to have PID 1 start the service.
+                let _ = self.slots.open_up();
                 self.end = Some(end.map_err(|failure| self.last_failure.take().unwrap_or(failure)))
             }
         }
@@ -123,6 +125,8 @@ impl Runner {
         let all = Steering::to(place(slot));
         let steering = but.map_or(all, |(other, share)| all.but(Who::Percent(share), place(other)));
         self.steering = steering;
+        // Before anybody goes there.
+        self.tend_doors();
         if let Err(error) = self.slots.steer(steering) {
             self.warn(format!("new connections cannot be steered to slot {slot}: {error}"));
         }
@@ -179,9 +183,23 @@ impl Runner {
 
     /// Looks after the slots in which no generation is.
     pub(super) fn tend(&mut self) {
+        self.tend_doors();
         if self.machine.live().is_some() || self.machine.is_held_back() {
-            let taken: Vec<_> = self.machine.taken().collect();
-            self.relays.tend(&self.slots, &taken, &self.tell_relayed);
+            let taken: Vec<_> = self.machine.taken().chain(self.machine.owed().iter().copied()).collect();
+            self.relays.tend(&self.slots, &taken, &self.tell_stray);
+        }
+    }
+
+    /// Lets nobody in while none is live, where that was chosen: who gets in is served by one that is ready.
+    fn tend_doors(&mut self) {
+        let shut = self.options.shuts_doors() && self.machine.live().is_none();
+        if shut == self.is_shut {
+            return;
+        }
+        let done = if shut { self.slots.shut() } else { self.slots.open_up() };
+        match done {
+            Ok(()) => self.is_shut = shut,
+            Err(error) => self.warn(format!("the sockets cannot be shut or opened to clients: {error}")),
         }
     }
 
@@ -252,6 +270,7 @@ impl Runner {
             others: self.steering,
             slot: u32::try_from(slot).ok()?,
             inode: group.inode(slot),
+            shut: self.is_shut.then(|| group.socket(slot).try_clone_to_owned()).transpose().ok()?,
         })
     }
 

@@ -52,6 +52,8 @@ fn begin(
     crate::sys::other::adopt_orphans().map_err(system("become the parent of orphans"))?;
     let slots = Slots::of(&mut inherited, options.slots).map_err(system("look at what was passed"))?;
     let ground = Ground::find();
+    // One that was killed may have left them shut.
+    slots.open_up().map_err(system("open the slots to everybody"))?;
     if handed_on.is_none() {
         tell_what_is_missing(&journal, &slots, ground.as_ref().err());
     }
@@ -71,8 +73,8 @@ fn begin(
     };
     feed_the_watchdog()?;
     let steering = Steering::to(u32::try_from(machine.home()).unwrap_or(0));
-    let (tell_relayed, relayed) = mpsc::unbounded_channel();
-    let ears = Ears::open(facts, relayed).map_err(system("catch signals"))?;
+    let (tell_stray, strays) = mpsc::unbounded_channel();
+    let ears = Ears::open(facts, strays).map_err(system("catch signals"))?;
     let control = handed_on.and_then(|before| before.control.as_ref());
     let control =
         control.map(|socket| socket.try_clone()).transpose().map_err(system("take the control socket"))?;
@@ -91,7 +93,7 @@ fn begin(
         waiting: None,
         probes: HashMap::new(),
         tell,
-        tell_relayed,
+        tell_stray,
         next_look: Instant::now(),
         pause: Duration::ZERO,
         relayed: Vec::new(),
@@ -102,6 +104,7 @@ fn begin(
         reloading: false,
         renewal: None,
         steering,
+        is_shut: false,
         last_failure: handed_on.and_then(|before| before.state.failure()),
         status: String::new(),
         end: None,
@@ -130,10 +133,14 @@ fn machine(limits: crate::run::machine::Limits, slots: &Slots, left: &Left) -> R
     if left.live.is_some() || others.is_empty() {
         slots.steer(Steering::to(u32::try_from(slot).unwrap_or(0))).map_err(system("steer the slots"))?;
     }
-    Ok(match left.live {
-        Some(live) => Machine::resume(limits, live, &others, now),
-        None => Machine::new(limits, slot, &others, now),
-    })
+    if let Some(live) = left.live {
+        return Ok(Machine::resume(limits, live, &others, now));
+    }
+    let mut machine = Machine::new(limits, slot, &others, now);
+    if others.is_empty() {
+        machine.owe(slots.with_datagrams());
+    }
+    Ok(machine)
 }
 
 /// Where the first generation goes: where most wait, of the slots that nobody has; else where the oldest is.

@@ -65,6 +65,26 @@ for number in range(int(sys.argv[2])):
     print(s.recv(99).decode())
 ";
 
+/// A server with a socket for each family at one port.
+const BOTH_APART: &str = "\
+import http.server as h, socket, threading
+class Six(h.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header('Content-Length', '3')
+        self.end_headers()
+        self.wfile.write(b'six')
+class Server(h.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+    def server_bind(self):
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        super().server_bind()
+four = h.ThreadingHTTPServer(('0.0.0.0', 8080), h.SimpleHTTPRequestHandler)
+six = Server(('::', 8080), Six)
+threading.Thread(target=four.serve_forever, daemon=True).start()
+six.serve_forever()
+";
+
 /// Who is asked by datagrams, and may take its time.
 fn ask(app: &App, to: &str) -> UdpSocket {
     let to: SocketAddr = to.parse().unwrap();
@@ -161,7 +181,7 @@ on_every_systemd! {
 
     fn a_server_of_both_families_is_upgraded_under_clients_of_both(systemd) {
         let three = "ListenStream=8080\n".repeat(3) + "ReusePort=yes\n";
-        let app = App::boot(systemd, &three, "--probe http:/", "/usr/bin/python3 -m http.server --bind :: 8080");
+        let app = App::boot(systemd, &three, "--probe tcp", "/usr/bin/python3 -m http.server --bind :: 8080");
         let load = app.load();
         for _ in 0..3 {
             app.upgrade();
@@ -170,6 +190,55 @@ on_every_systemd! {
             load.pass_each(2);
         }
         load.stop().assert_nothing_lost();
+    }
+
+    fn a_program_that_binds_both_families_apart_has_slots_of_both(systemd) {
+        // As nginx and redis do it, each in their default configuration.
+        let four = "ListenStream=0.0.0.0:8080\n".repeat(3);
+        let both = format!("{four}{}ReusePort=yes\nBindIPv6Only=ipv6-only\n", four.replace("0.0.0.0", "[::]"));
+        for sockets in ["", &both] {
+            let app = App::prepare(systemd, sockets, "", "/usr/bin/python3 /run/both.py", "");
+            app.machine.push("/run/both.py", BOTH_APART, 0o644);
+            app.machine.succeed(&["systemctl", "start", "app.service"]);
+            let load = app.load();
+            for _ in 0..2 {
+                app.upgrade();
+                let mut six = app.machine.enter_network(|| Connection::open("[::1]:8080")).unwrap();
+                assert_eq!(six.get("/", true).unwrap().body, "six");
+                load.pass_each(2);
+            }
+            load.stop().assert_nothing_lost();
+        }
+        let app = App::prepare(systemd, &format!("{four}ReusePort=yes\n"), "", "/usr/bin/python3 /run/both.py", "Restart=no\n");
+        app.machine.push("/run/both.py", BOTH_APART, 0o644);
+        let mark = app.machine.mark();
+        assert_ne!(app.machine.run(&["systemctl", "start", "app.service"]).status, 0);
+        let words = "write ListenStream=[::]:8080, as many times, with ReusePort=yes and BindIPv6Only=ipv6-only";
+        app.machine.await_journal(&mark, &["-o", "cat"], words);
+    }
+
+    fn the_units_that_an_explanation_ends_with_work_as_they_are(systemd) {
+        let app = App::prepare(systemd, "", "", "/bin/true", "");
+        app.machine.push("/srv/both.py", BOTH_APART, 0o644);
+        for command in ["python3 -m http.server 8080", "python3 both.py"] {
+            let explain = format!("cd /srv && handover run --explain -- {command}");
+            let told = app.machine.succeed(&["sh", "-c", &explain]);
+            let (seen, units) = told.split_once("# NAME.socket\n").unwrap();
+            assert!(seen.contains("mode     overlap") && !seen.contains("but "), "{told}");
+            let (socket, service) = units.split_once("# NAME.service\n").unwrap();
+            app.machine.units(&[("told.socket", socket), ("told.service", service)]);
+            let check = app.machine.run(&["handover", "check", "told.socket", "told.service"]);
+            assert_eq!(check.status, 0, "{check:?}");
+            app.machine.succeed(&["systemctl", "start", "told.socket"]);
+            app.machine.succeed(&["systemctl", "start", "told.service"]);
+            let load = app.load();
+            for _ in 0..2 {
+                app.machine.succeed(&["timeout", "60", "systemctl", "reload", "told.service"]);
+                load.pass_each(2);
+            }
+            load.stop().assert_nothing_lost();
+            app.machine.succeed(&["systemctl", "stop", "told.socket", "told.service"]);
+        }
     }
 
     fn a_unix_socket_that_is_passed_is_shared_by_all_generations(systemd) {

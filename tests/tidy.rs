@@ -66,6 +66,7 @@ const PURE: &[&str] = &[
     "run/address.rs",
     "run/machine.rs",
     "run/machine/kept.rs",
+    "run/machine/owed.rs",
     "run/machine/steps.rs",
     "run/machine/words.rs",
     "run/state.rs",

@@ -46,7 +46,7 @@ pub(crate) struct Run {
     /// clients
     #[arg(long, value_name = "TIME", value_parser = span)]
     idle: Option<Duration>,
-    /// The signal at which the program stops; by default the usual one of such a program
+    /// The signal at which the program stops; by default that at which a program of its name finishes what it does
     #[arg(long, value_name = "SIGNAL", value_parser = signal)]
     stop_signal: Option<Signal>,
     /// How long the program may take after that, until it is killed

@@ -12,9 +12,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::fence::Ground;
 use super::generation::{Around, Fact, Generation, reap};
+use super::inside;
 use super::intercept::{self, Asked};
 use super::options::Options;
-use super::slots::Slots;
+use super::slots::{Group, Slots};
 use crate::upgrade::{Failure, Reason};
 
 /// How soon to look again whether it waits on its sockets, of which nobody is told.
@@ -40,6 +41,8 @@ struct Sight {
     /// How long it took to end after its signal.
     stopped: Option<Duration>,
     in_cgroup: bool,
+    /// It has locks on files.
+    locks: bool,
 }
 
 /// Starts the program aside, and says in words what was seen of it.
@@ -54,8 +57,14 @@ pub(super) async fn explain(options: &Options) -> Result<String, Failure> {
     let around = Around { ground: ground.as_ref(), settings: None, facts: &tell };
     let mut generation = Generation::start(0, 0, &options.command, &slots, &around)?;
     let begin = Instant::now();
-    let mut sight =
-        Sight { ready: None, ended: None, is_daemon: false, stopped: None, in_cgroup: ground.is_some() };
+    let mut sight = Sight {
+        ready: None,
+        ended: None,
+        is_daemon: false,
+        stopped: None,
+        in_cgroup: ground.is_some(),
+        locks: false,
+    };
     while sight.ready.is_none() && begin.elapsed() < options.ready && !generation.is_gone() {
         tokio::select! {
             Some(fact) = facts.recv() => sight.learn(fact, &mut generation, &mut slots, begin),
@@ -67,6 +76,7 @@ pub(super) async fn explain(options: &Options) -> Result<String, Failure> {
         }
     }
     sight.is_daemon = generation.ended.is_some() && !generation.is_gone();
+    sight.locks = inside::has_locks(&generation.fence.pids());
     sight.stop(options, &mut generation, &mut slots, &mut facts, &mut child).await;
     // It is empty now, or its processes are about to go.
     let _ = generation.fence.remove();
@@ -153,7 +163,10 @@ impl Sight {
             say(format!("binds    {place}: it gets a slot in place of its own socket"));
         }
         if places.is_empty() {
-            say("binds    no address; for a program that takes LISTEN_FDS, write its .socket unit by hand"
+            say("binds    no address of TCP or UDP; if it takes LISTEN_FDS, write its .socket unit by hand"
+                .into());
+        } else {
+            say("mode     overlap: each generation has slots of its own, and while one takes over two run"
                 .into());
         }
         match &self.ready {
@@ -169,6 +182,7 @@ impl Sight {
                     after.as_secs_f64()
                 ));
             }
+            None if self.ended.is_some() => say("ready    never: it ended before".into()),
             None => say(format!("ready    never, within {} s", options.ready.as_secs_f64())),
         }
         if let Some(ended) = &self.ended {
@@ -185,32 +199,63 @@ impl Sight {
         if !notes.is_empty() {
             say(format!("but      {notes}"));
         }
-        if let Some(suspicion) = generation.notes.suspicion() {
+        if let (None, Some(suspicion)) = (&self.ready, generation.notes.suspicion()) {
             say(format!("but      {suspicion}"));
         }
         if generation.notes.has_unix {
             say("but      it binds a unix socket, which can have no slots: two generations would".into());
             say("         fight for its path".into());
         }
+        if self.locks {
+            say("but      it locks files: if two of it cannot run at once, add --strategy serial".into());
+        }
         if !self.in_cgroup {
             say("here     there is no cgroup to make others in; a unit has one by Delegate=yes".into());
         }
         if !places.is_empty() {
-            text += &units(&command, &places, self.ready.is_some_and(|(way, _)| way == Way::Said));
+            let folder = std::env::current_dir().map(|folder| folder.display().to_string());
+            let wanted = Wanted {
+                notifies: self.ready.is_some_and(|(way, _)| way == Way::Said),
+                both_apart: slots.groups().iter().any(Group::is_ipv6_only),
+                ready: options.ready,
+                folder: folder.ok().filter(|folder| folder != "/"),
+            };
+            text += &units(&command, &places, &wanted);
         }
         text
     }
 }
 
+/// What units need beside the addresses.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// The program says READY=1.
+    notifies: bool,
+    /// It binds addresses of IPv6 for IPv6 alone.
+    both_apart: bool,
+    /// The folder that it was started in.
+    folder: Option<String>,
+    /// How long it may take until it serves.
+    ready: Duration,
+}
+
 /// The units for such a program.
-fn units(command: &str, places: &[super::address::Place], notifies: bool) -> String {
-    let lines: String = places.iter().map(|place| format!("{place}\n").repeat(3)).collect();
-    let notify = if notifies { " --notify" } else { "" };
+fn units(command: &str, places: &[super::address::Place], wanted: &Wanted) -> String {
+    let mut lines: String = places.iter().map(|place| format!("{place}\n").repeat(3)).collect();
+    if wanted.both_apart {
+        lines += "BindIPv6Only=ipv6-only\n";
+    }
+    let notify = if wanted.notifies { " --notify" } else { "" };
+    let folder =
+        wanted.folder.as_ref().map(|folder| format!("WorkingDirectory={}\n", folder.replace('%', "%%")));
+    let folder = folder.unwrap_or_default();
+    // A reload that fails has to end by itself before systemd ends it.
+    let timeout = wanted.ready.as_secs() + 30;
     format!(
         "\n# NAME.socket\n[Socket]\n{lines}ReusePort=yes\nTriggerLimitIntervalSec=0\n\n[Install]\n\
          WantedBy=sockets.target\n\n# NAME.service\n[Unit]\nStartLimitIntervalSec=0\n\n[Service]\n\
-         Type=notify\nNotifyAccess=main\nDelegate=yes\nExecStart=/usr/bin/handover run{notify} -- {command}\n\
-         ExecReload=/usr/bin/handover reload\nSyslogIdentifier=%N\nNonBlocking=yes\nKillMode=process\n\
+         Type=notify\nNotifyAccess=main\nDelegate=yes\n{folder}ExecStart=/usr/bin/handover run{notify} -- {command}\n\
+         ExecReload=/usr/bin/handover reload\nSyslogIdentifier=%N\nTimeoutStartSec={timeout}\nNonBlocking=yes\nKillMode=process\n\
          Restart=always\nRestartSec=100ms\nFileDescriptorStoreMax=64\nFileDescriptorStorePreserve=yes\n\n\
          [Install]\nWantedBy=multi-user.target\n"
     )
@@ -246,7 +291,12 @@ mod tests {
             address: "[::]:80".parse().unwrap(),
             kind: super::super::address::Kind::Stream,
         };
-        let text = units("x --y", &[place], true);
+        let wanted =
+            Wanted { notifies: true, both_apart: true, folder: Some("/srv/50%".into()), ..Wanted::default() };
+        let text = units("x --y", &[place], &wanted);
+        assert!(
+            text.contains("\nBindIPv6Only=ipv6-only\n") && text.contains("\nWorkingDirectory=/srv/50%%\n")
+        );
         assert_eq!(text.matches("ListenStream=[::]:80\n").count(), 3);
         assert!(text.contains("\nExecStart=/usr/bin/handover run --notify -- x --y\n"));
     }

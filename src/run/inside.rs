@@ -66,6 +66,16 @@ pub(crate) fn waits_on(pids: &[i32], wanted: &HashSet<u64>) -> HashSet<u64> {
     found
 }
 
+/// Whether one of these processes has a lock on a file: proc_locks(5).
+pub(crate) fn has_locks(pids: &[i32]) -> bool {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    // `1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF`
+    locks
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(4)?.parse().ok())
+        .any(|pid| pids.contains(&pid))
+}
+
 /// The process of a thread.
 pub(crate) fn process_of(tid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
@@ -215,6 +225,16 @@ mod tests {
             let wake = |listener: &TcpListener| std::net::TcpStream::connect(listener.local_addr().unwrap());
             let _clients = (wake(&polled).unwrap(), wake(&selected).unwrap());
         });
+    }
+
+    #[test]
+    fn a_process_with_a_lock_on_a_file_has_locks() {
+        let me = std::process::id().cast_signed();
+        let path = std::env::temp_dir().join(format!("handover-lock-{me}"));
+        let file = fs::File::create(&path).unwrap();
+        file.lock().unwrap();
+        fs::remove_file(path).unwrap();
+        assert!(has_locks(&[-1, me]) && !has_locks(&[-1]));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use super::address::{self, Choice, Kind, Place};
 use super::inside;
-use super::slots::Slots;
+use super::slots::{self, Group, Slots};
 use crate::activation::{self, Role, Transport};
 use crate::sys::pidfd::Pidfd;
 use crate::sys::seccomp::{self, Answer, Call, Notification};
@@ -158,15 +158,17 @@ fn place(
         _ => return Answer::Continue,
     };
     let place = Place { address, kind };
-    let group = match slots.choose(place) {
-        Choice::WrongFamily(group) => {
-            let there = slots.groups()[group].place.map(|place| place.to_string()).unwrap_or_default();
-            notes.note(format!(
-                "it binds {address}, and the slots are of the other family ({there}): write {place}, as many \
-                 times, with ReusePort=yes"
-            ));
+    let mut choice = slots.choose(place);
+    if let Choice::WrongFamily(group) = choice {
+        // A program that binds both families apart, as nginx and redis do, is to have both.
+        let apart = slots::is_ipv6_only(socket.as_fd()) || slots.groups()[group].is_ipv6_only();
+        if !(apart && asked.may_open) {
+            notes.note(wrong_family(place, &slots.groups()[group], apart));
             return Answer::Refused(Errno::EADDRNOTAVAIL);
         }
+        choice = Choice::Elsewhere;
+    }
+    let group = match choice {
         Choice::Elsewhere if address.port() == 0 => return Answer::Continue,
         Choice::Slots(_) | Choice::Elsewhere if is_foreign(asked.notification) => {
             notes.note(format!(
@@ -183,7 +185,7 @@ fn place(
                 return Answer::Refused(error.raw_os_error().map_or(Errno::EADDRINUSE, Errno::from_raw));
             }
         },
-        Choice::Elsewhere => {
+        Choice::Elsewhere | Choice::WrongFamily(_) => {
             notes.note(format!("it binds {address}, where no slot is ({})", slots.words()));
             return Answer::Continue;
         }
@@ -195,6 +197,17 @@ fn place(
             Answer::Refused(Errno::EADDRINUSE)
         }
     }
+}
+
+/// The line that would fit who binds the port of a group, and the other family.
+fn wrong_family(place: Place, group: &Group, apart: bool) -> String {
+    let there = group.place.map(|place| place.to_string()).unwrap_or_default();
+    let only = if apart { " and BindIPv6Only=ipv6-only" } else { "" };
+    format!(
+        "it binds {}, and the slots are of the other family ({there}): write {place}, as many times, with \
+         ReusePort=yes{only}",
+        place.address
+    )
 }
 
 /// Whether it calls the kernel as a 32-bit program does.

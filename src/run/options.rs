@@ -131,11 +131,18 @@ impl Options {
     }
 }
 
-/// The signal at which a program of this name finishes what it does; SIGTERM for all others.
+/// The signal at which a program of this name finishes what it does; SIGTERM for all others, which gunicorn,
+/// uvicorn, puma, caddy, traefik, redis and most take so.
 fn usual_signal(name: &str) -> Signal {
     match name {
-        "nginx" | "php-fpm" => Signal::SIGQUIT,
-        "haproxy" => Signal::SIGUSR1,
+        // Their SIGTERM cuts requests off; that of uwsgi means a reload.
+        "nginx" | "openresty" | "angie" | "unicorn" | "unicorn_rails" | "starman" | "hypnotoad" | "uwsgi" => {
+            Signal::SIGQUIT
+        }
+        // Debian has the version in the name.
+        fpm if fpm.starts_with("php-fpm") => Signal::SIGQUIT,
+        "lighttpd" => Signal::SIGINT,
+        "haproxy" | "memcached" => Signal::SIGUSR1,
         "apache2" | "httpd" => Signal::SIGWINCH,
         _ => Signal::SIGTERM,
     }
@@ -148,9 +155,24 @@ mod tests {
     #[test]
     fn a_program_gets_the_signal_that_fits_it_unless_told_otherwise() {
         let signal = |path: &str| Options::new(vec![path.into()]).signal();
-        assert_eq!(signal("/usr/sbin/nginx"), Signal::SIGQUIT);
-        assert_eq!(signal("haproxy"), Signal::SIGUSR1);
-        assert_eq!(signal("/usr/bin/python3"), Signal::SIGTERM);
+        for (program, usual) in [
+            ("/usr/sbin/nginx", Signal::SIGQUIT),
+            ("/usr/sbin/php-fpm8.4", Signal::SIGQUIT),
+            ("php-fpm", Signal::SIGQUIT),
+            ("/usr/bin/unicorn", Signal::SIGQUIT),
+            ("/usr/bin/uwsgi", Signal::SIGQUIT),
+            ("/usr/sbin/lighttpd", Signal::SIGINT),
+            ("haproxy", Signal::SIGUSR1),
+            ("/usr/bin/memcached", Signal::SIGUSR1),
+            ("/usr/sbin/apache2", Signal::SIGWINCH),
+            ("httpd", Signal::SIGWINCH),
+            ("/usr/bin/gunicorn", Signal::SIGTERM),
+            ("redis-server", Signal::SIGTERM),
+            ("/usr/bin/python3", Signal::SIGTERM),
+            ("", Signal::SIGTERM),
+        ] {
+            assert_eq!(signal(program), usual, "{program}");
+        }
         let told = Options { stop_signal: Some(Signal::SIGINT), ..Options::new(vec!["nginx".into()]) };
         assert_eq!(told.signal(), Signal::SIGINT);
     }

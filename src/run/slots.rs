@@ -73,6 +73,11 @@ impl Group {
         self.sockets.len()
     }
 
+    /// Whether it takes no IPv4, though it has addresses of IPv6.
+    pub(crate) fn is_ipv6_only(&self) -> bool {
+        is_ipv6_only(self.socket(0))
+    }
+
     /// Whether generations share its one socket.
     pub(crate) fn is_shared(&self) -> bool {
         self.sockets.len() < 2
@@ -281,6 +286,11 @@ impl Slots {
         let sockets = self.groups.get(group).map(|group| &group.sockets[..]).unwrap_or_default();
         sockets.iter().enumerate().map(|(at, socket)| (format!("{OWN}{at}"), socket.as_fd())).collect()
     }
+}
+
+/// Whether a socket takes no IPv4: ipv6(7), IPV6_V6ONLY.
+pub(crate) fn is_ipv6_only(socket: BorrowedFd<'_>) -> bool {
+    getsockopt(&socket, sockopt::Ipv6V6Only).unwrap_or(false)
 }
 
 impl Group {

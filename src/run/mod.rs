@@ -43,6 +43,9 @@
 //! Before the first steering the kernel spreads what comes over all slots. Connections there are passed on; for
 //! datagrams a generation is started in each slot that has any, and the last one stays.
 //!
+//! Under serial with a probe or --notify nobody is let in while no generation is ready: the kernels of clients
+//! try again every second. Only who waited in a queue when the last one crashed meets one that is not ready.
+//!
 //! This chapter never touches the old generation before the new one serves, never proxies what it can
 //! steer, never traces a program, and never prints.
 #![forbid(unsafe_code)]

@@ -262,6 +262,23 @@ on_every_systemd_with_programs! {
         load.stop().assert_only_cut(CLIENTS.len());
     }
 
+    fn a_canary_that_does_not_pass_its_probe_any_more_goes_at_once(systemd) {
+        let options = "--canary 30%:60s --probe http:/health --ready-timeout 20s";
+        let app = App::prepare(systemd, THREE, options, PYTHON, "");
+        app.machine.push("/srv/health", "well\n", 0o644);
+        app.machine.succeed(&["systemctl", "start", "app.service"]);
+        let (live, load, mark) = (app.live(), app.load(), app.machine.mark());
+        let reload = app.machine.spawn(&["timeout", "50", "systemctl", "reload", "app"]);
+        app.machine.await_journal(&mark, &["-u", "app"], "gets 30 % of what is new");
+        load.pass_each(2);
+        app.machine.succeed(&["rm", "/srv/health"]);
+        assert_eq!(crate::lab::finish(reload).status, 1, "long before its time is up");
+        let status = app.machine.show("app", "StatusText");
+        assert!(app.live() == live && status.contains("GET /health was answered with"), "{status}");
+        load.pass_each(2);
+        load.stop().assert_only_cut(CLIENTS.len());
+    }
+
     fn under_serial_the_old_one_stops_first_and_clients_only_wait(systemd) {
         let app = App::boot(systemd, THREE, "--strategy serial", PYTHON);
         let load = app.load();

@@ -24,7 +24,9 @@ fn line() -> impl Strategy<Value = String> {
 
 /// Checks two files, and says what was found.
 fn checked(service: &[u8], socket: &[u8], version: u16) -> Vec<Finding> {
-    let folder = std::env::temp_dir().join(format!("handover-any-check-{}", std::process::id()));
+    // Two tests write there at the same time.
+    let whose = format!("{}-{:?}", std::process::id(), std::thread::current().id());
+    let folder = std::env::temp_dir().join(format!("handover-any-check-{whose}"));
     std::fs::create_dir_all(&folder).unwrap();
     let files = [("web.service", service), ("web.socket", socket)];
     let write = |(name, text): (&str, &[u8])| -> PathBuf {

@@ -14,7 +14,7 @@ use super::fence::Ground;
 use super::generation::{Around, Fact, Generation, reap};
 use super::inside;
 use super::intercept::{self, Asked};
-use super::options::Options;
+use super::options::{Options, Strategy};
 use super::slots::{Group, Slots};
 use crate::upgrade::{Failure, Reason};
 
@@ -166,8 +166,13 @@ impl Sight {
             say("binds    no address of TCP or UDP; if it takes LISTEN_FDS, write its .socket unit by hand"
                 .into());
         } else {
-            say("mode     overlap: each generation has slots of its own, and while one takes over two run"
-                .into());
+            say(match options.strategy {
+                Strategy::Overlap => {
+                    "mode     overlap: each generation has slots of its own, two run at a switch"
+                }
+                Strategy::Serial => "mode     serial: there is one at a time, and clients wait at a switch",
+            }
+            .into());
         }
         match &self.ready {
             Some((Way::Said, after)) => {
@@ -195,26 +200,11 @@ impl Sight {
             Some(after) => say(format!("stops    {:.2} s after {signal}", after.as_secs_f64())),
             None => say(format!("stops    not within {patience} s after {signal}: it has to be killed")),
         }
-        let notes = generation.notes.text();
-        if !notes.is_empty() {
-            say(format!("but      {notes}"));
-        }
-        if let (None, Some(suspicion)) = (&self.ready, generation.notes.suspicion()) {
-            say(format!("but      {suspicion}"));
-        }
-        if generation.notes.has_unix {
-            say("but      it binds a unix socket, which can have no slots: two generations would".into());
-            say("         fight for its path".into());
-        }
-        if self.locks {
-            say("but      it locks files: if two of it cannot run at once, add --strategy serial".into());
-        }
-        if !self.in_cgroup {
-            say("here     there is no cgroup to make others in; a unit has one by Delegate=yes".into());
-        }
+        self.buts(generation).into_iter().for_each(say);
         if !places.is_empty() {
             let folder = std::env::current_dir().map(|folder| folder.display().to_string());
             let wanted = Wanted {
+                is_serial: options.strategy == Strategy::Serial,
                 notifies: self.ready.is_some_and(|(way, _)| way == Way::Said),
                 both_apart: slots.groups().iter().any(Group::is_ipv6_only),
                 ready: options.ready,
@@ -224,11 +214,40 @@ impl Sight {
         }
         text
     }
+
+    /// What would not work, or less well.
+    fn buts(&self, generation: &Generation) -> Vec<String> {
+        let mut all = Vec::new();
+        let notes = generation.notes.text();
+        if !notes.is_empty() {
+            all.push(format!("but      {notes}"));
+        }
+        if let (None, Some(suspicion)) = (&self.ready, generation.notes.suspicion()) {
+            all.push(format!("but      {suspicion}"));
+        }
+        if generation.notes.has_unix {
+            all.push(
+                "but      it binds a unix socket, which can have no slots: two generations would".into(),
+            );
+            all.push("         fight for its path".into());
+        }
+        if self.locks {
+            all.push(
+                "but      it locks files: if two of it cannot run at once, add --strategy serial".into(),
+            );
+        }
+        if !self.in_cgroup {
+            all.push("here     there is no cgroup to make others in; a unit has one by Delegate=yes".into());
+        }
+        all
+    }
 }
 
 /// What units need beside the addresses.
 #[derive(Debug, Default)]
 struct Wanted {
+    /// There can be one at a time.
+    is_serial: bool,
     /// The program says READY=1.
     notifies: bool,
     /// It binds addresses of IPv6 for IPv6 alone.
@@ -246,6 +265,7 @@ fn units(command: &str, places: &[super::address::Place], wanted: &Wanted) -> St
         lines += "BindIPv6Only=ipv6-only\n";
     }
     let notify = if wanted.notifies { " --notify" } else { "" };
+    let strategy = if wanted.is_serial { " --strategy serial" } else { "" };
     let folder =
         wanted.folder.as_ref().map(|folder| format!("WorkingDirectory={}\n", folder.replace('%', "%%")));
     let folder = folder.unwrap_or_default();
@@ -254,7 +274,7 @@ fn units(command: &str, places: &[super::address::Place], wanted: &Wanted) -> St
     format!(
         "\n# NAME.socket\n[Socket]\n{lines}ReusePort=yes\nTriggerLimitIntervalSec=0\n\n[Install]\n\
          WantedBy=sockets.target\n\n# NAME.service\n[Unit]\nStartLimitIntervalSec=0\n\n[Service]\n\
-         Type=notify\nNotifyAccess=main\nDelegate=yes\n{folder}ExecStart=/usr/bin/handover run{notify} -- {command}\n\
+         Type=notify\nNotifyAccess=main\nDelegate=yes\n{folder}ExecStart=/usr/bin/handover run{strategy}{notify} -- {command}\n\
          ExecReload=/usr/bin/handover reload\nSyslogIdentifier=%N\nTimeoutStartSec={timeout}\nNonBlocking=yes\nKillMode=process\n\
          Restart=always\nRestartSec=100ms\nFileDescriptorStoreMax=64\nFileDescriptorStorePreserve=yes\n\n\
          [Install]\nWantedBy=multi-user.target\n"
@@ -291,13 +311,18 @@ mod tests {
             address: "[::]:80".parse().unwrap(),
             kind: super::super::address::Kind::Stream,
         };
-        let wanted =
-            Wanted { notifies: true, both_apart: true, folder: Some("/srv/50%".into()), ..Wanted::default() };
+        let wanted = Wanted {
+            is_serial: true,
+            notifies: true,
+            both_apart: true,
+            folder: Some("/srv/50%".into()),
+            ..Wanted::default()
+        };
         let text = units("x --y", &[place], &wanted);
         assert!(
             text.contains("\nBindIPv6Only=ipv6-only\n") && text.contains("\nWorkingDirectory=/srv/50%%\n")
         );
         assert_eq!(text.matches("ListenStream=[::]:80\n").count(), 3);
-        assert!(text.contains("\nExecStart=/usr/bin/handover run --notify -- x --y\n"));
+        assert!(text.contains("\nExecStart=/usr/bin/handover run --strategy serial --notify -- x --y\n"));
     }
 }

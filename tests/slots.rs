@@ -220,11 +220,12 @@ on_every_systemd! {
     fn the_units_that_an_explanation_ends_with_work_as_they_are(systemd) {
         let app = App::prepare(systemd, "", "", "/bin/true", "");
         app.machine.push("/srv/both.py", BOTH_APART, 0o644);
-        for command in ["python3 -m http.server 8080", "python3 both.py"] {
+        for command in ["python3 -m http.server 8080", "python3 both.py", "python3 -m http.server --bind :: 8080"] {
             let explain = format!("cd /srv && handover run --explain -- {command}");
             let told = app.machine.succeed(&["sh", "-c", &explain]);
             let (seen, units) = told.split_once("# NAME.socket\n").unwrap();
             assert!(seen.contains("mode     overlap") && !seen.contains("but "), "{told}");
+            assert_eq!(units.contains("BindIPv6Only=ipv6-only"), command.contains("both"), "{told}");
             let (socket, service) = units.split_once("# NAME.service\n").unwrap();
             app.machine.units(&[("told.socket", socket), ("told.service", service)]);
             let check = app.machine.run(&["handover", "check", "told.socket", "told.service"]);

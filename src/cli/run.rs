@@ -77,7 +77,7 @@ pub(crate) struct Run {
 enum How {
     /// The new one serves before the old one leaves
     Overlap,
-    /// The old one is stopped first, and clients wait
+    /// The old one is stopped first, and clients wait; with --probe or --notify until the new one is ready
     Serial,
 }
 

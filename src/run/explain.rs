@@ -15,7 +15,7 @@ use super::generation::{Around, Fact, Generation, reap};
 use super::inside;
 use super::intercept::{self, Asked};
 use super::options::{Options, Strategy};
-use super::slots::{Group, Slots};
+use super::slots::Slots;
 use crate::upgrade::{Failure, Reason};
 
 /// How soon to look again whether it waits on its sockets, of which nobody is told.
@@ -206,7 +206,7 @@ impl Sight {
             let wanted = Wanted {
                 is_serial: options.strategy == Strategy::Serial,
                 notifies: self.ready.is_some_and(|(way, _)| way == Way::Said),
-                both_apart: slots.groups().iter().any(Group::is_ipv6_only),
+                both_apart: slots.groups().iter().any(|group| group.ipv6_only),
                 ready: options.ready,
                 folder: folder.ok().filter(|folder| folder != "/"),
             };

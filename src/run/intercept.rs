@@ -161,7 +161,7 @@ fn place(
     let mut choice = slots.choose(place);
     if let Choice::WrongFamily(group) = choice {
         // A program that binds both families apart, as nginx and redis do, is to have both.
-        let apart = slots::is_ipv6_only(socket.as_fd()) || slots.groups()[group].is_ipv6_only();
+        let apart = slots::is_ipv6_only(socket.as_fd()) || slots.groups()[group].ipv6_only;
         if !(apart && asked.may_open) {
             notes.note(wrong_family(place, &slots.groups()[group], apart));
             return Answer::Refused(Errno::EADDRNOTAVAIL);

@@ -39,6 +39,8 @@ pub(crate) struct Group {
     /// In the order of their places.
     sockets: Vec<OwnedFd>,
     inodes: Vec<u64>,
+    /// It takes no IPv4, though its address may be all of IPv6.
+    pub(crate) ipv6_only: bool,
 }
 
 /// All slots.
@@ -57,7 +59,8 @@ impl Group {
     fn new(place: Option<Place>, name: String, sockets: Vec<OwnedFd>) -> io::Result<Self> {
         let inode = |socket: &OwnedFd| Ok(nix::sys::stat::fstat(socket)?.st_ino);
         let inodes = sockets.iter().map(inode).collect::<io::Result<_>>()?;
-        Ok(Self { place, name, sockets, inodes })
+        let ipv6_only = sockets.first().is_some_and(|socket| is_ipv6_only(socket.as_fd()));
+        Ok(Self { place, name, sockets, inodes, ipv6_only })
     }
 
     /// The socket of a slot; all the same where there is one.
@@ -73,11 +76,6 @@ impl Group {
     /// How many slots there are.
     pub(crate) fn len(&self) -> usize {
         self.sockets.len()
-    }
-
-    /// Whether it takes no IPv4, though it has addresses of IPv6.
-    pub(crate) fn is_ipv6_only(&self) -> bool {
-        is_ipv6_only(self.socket(0))
     }
 
     /// Whether generations share its one socket.
@@ -237,7 +235,10 @@ impl Slots {
             at.address = reachable(SocketAddr::new(unspecified(at.address), 0));
         }
         let sockets = make(at, model, self.own, first)?;
-        self.groups.push(Group::new(Some(place), format!("{OWN}0"), sockets)?);
+        let mut group = Group::new(Some(place), format!("{OWN}0"), sockets)?;
+        // The kernel says so of whatever has one address, where the model was to have all.
+        group.ipv6_only = is_ipv6_only(model);
+        self.groups.push(group);
         Ok(self.groups.len() - 1)
     }
 

@@ -122,7 +122,7 @@ pub(crate) const JAVA: Program = Program {
     ..PLAIN
 };
 
-/// Without a file of its data: while it reads one, it answers with `-LOADING` whoever comes.
+/// It says when it is ready, so that nobody meets it before.
 pub(crate) const REDIS: Program = Program {
     name: "redis, `--strategy serial`",
     version: "dpkg-query -W -f '${Version}' redis-server",

@@ -79,8 +79,9 @@ mod tests {
         command.args(["-c", "umask 027; ulimit -n 99; exec cat"]).env("WORD", "of=today");
         let mut cat = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
         let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        let name = format!("/proc/{}/comm", cat.id());
-        while fs::read_to_string(&name).unwrap() != "cat\n" {
+        let of_cat = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", cat.id())).unwrap();
+        // It has its name a moment before its environment.
+        while of_cat("comm") != "cat\n" || of_cat("environ").is_empty() {
             assert!(std::time::Instant::now() < until, "it is not executed");
         }
         let found = Settings::of(cat.id().cast_signed()).unwrap().unwrap();

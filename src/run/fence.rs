@@ -2,8 +2,9 @@
 //! a process group.
 //!
 //! A cgroup holds whatever the program starts, daemons and orphans as well, and is killed whole. From a
-//! process group a program may take its children away: they are then nobody's, and this file never finds
-//! them.
+//! process group a program may take its children away: they are found as the children of others that are in it,
+//! and by a mark in their environment. Who has left the group, has lost its parent and has another environment is
+//! nobody's, and this file never finds it.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,11 +12,15 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::sys::watch::Told;
 
 /// How the folder of a generation begins.
 const PREFIX: &str = "generation-";
+
+/// How often at most those are looked for that were started while others were killed.
+const ROUNDS: usize = 16;
 
 /// Where the cgroups of generations are made: our own cgroup.
 #[derive(Debug)]
@@ -73,8 +78,17 @@ fn cgroup2_mount(line: &str) -> Option<&str> {
 pub(crate) enum Fence {
     /// The cgroup in this folder, and those below it.
     Cgroup(PathBuf),
-    /// The process group of this number.
-    Group(i32),
+    /// A process group, and what has left it.
+    Group(Family),
+}
+
+/// A process group, and what has left it and bears a mark.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Family {
+    /// The number of the process group; no other process can have it while one of it lives.
+    pub(crate) group: i32,
+    /// What is in the environment of its processes, and in no other's.
+    pub(crate) mark: String,
 }
 
 impl Fence {
@@ -91,14 +105,7 @@ impl Fence {
         let mut pids = Vec::new();
         match self {
             Self::Cgroup(path) => collect(path, &mut pids),
-            Self::Group(group) => {
-                let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
-                let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-                let is_in = |pid: &i32| {
-                    nix::unistd::getpgid(Some(Pid::from_raw(*pid))).is_ok_and(|of| of.as_raw() == *group)
-                };
-                pids.extend(numbers.filter(is_in));
-            }
+            Self::Group(family) => pids.extend(family.pids()),
         }
         pids
     }
@@ -110,7 +117,7 @@ impl Fence {
                 let events = fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
                 events.lines().any(|line| line == "populated 1")
             }
-            Self::Group(group) => killpg(Pid::from_raw(*group), None).is_ok(),
+            Self::Group(family) => !family.pids().is_empty(),
         }
     }
 
@@ -126,7 +133,7 @@ impl Fence {
         }
     }
 
-    /// Kills all of it: nothing in it can get away meanwhile.
+    /// Kills all of it: nothing in a cgroup can get away meanwhile.
     pub(crate) fn kill(&self) {
         match self {
             Self::Cgroup(path) => {
@@ -137,7 +144,7 @@ impl Fence {
                     }
                 }
             }
-            Self::Group(group) => drop(killpg(Pid::from_raw(*group), Signal::SIGKILL)),
+            Self::Group(family) => family.kill(),
         }
     }
 
@@ -147,6 +154,64 @@ impl Fence {
             Self::Cgroup(path) => remove(path),
             Self::Group(_) => Ok(()),
         }
+    }
+}
+
+/// A process, as far as it matters who it belongs to: proc_pid_stat(5).
+struct Process {
+    pid: i32,
+    parent: i32,
+    group: i32,
+}
+
+impl Family {
+    /// Its processes, but for those that have ended and that nobody has reaped.
+    fn pids(&self) -> Vec<i32> {
+        let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let own = std::process::id().cast_signed();
+        let all = numbers.filter_map(Process::find).filter(|one| one.pid != own);
+        let (mut found, mut others): (Vec<_>, Vec<_>) =
+            all.partition(|one| one.group == self.group || self.is_marked(one.pid));
+        // And their children, and the children of those.
+        let mut next = 0;
+        while let Some(parent) = found.get(next).map(|one| one.pid) {
+            found.extend(others.extract_if(.., |one| one.parent == parent));
+            next += 1;
+        }
+        found.iter().map(|one| one.pid).collect()
+    }
+
+    /// Whether a process bears the mark, as far as we may look into its environment.
+    fn is_marked(&self, pid: i32) -> bool {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.windows(self.mark.len().max(1)).any(|part| part == self.mark.as_bytes())
+    }
+
+    /// Kills them, and those that were started meanwhile.
+    fn kill(&self) {
+        let _ = killpg(Pid::from_raw(self.group), Signal::SIGKILL);
+        for _ in 0..ROUNDS {
+            let pids = self.pids();
+            if pids.is_empty() {
+                return;
+            }
+            for pid in pids {
+                let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+impl Process {
+    fn find(pid: i32) -> Option<Self> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is a name in parentheses, which may have spaces and parentheses in it.
+        let end = stat.iter().rposition(|byte| *byte == b')')?;
+        let mut fields = str::from_utf8(stat.get(end + 1..)?).ok()?.split_ascii_whitespace();
+        let lives = !matches!(fields.next()?, "Z" | "X");
+        let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        lives.then_some(Self { pid, parent, group })
     }
 }
 
@@ -174,14 +239,27 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn a_process_group_is_found_and_killed_whole() {
-        let mut cat = Command::new("/bin/sh");
-        cat.args(["-c", "cat & cat"]).stdin(Stdio::piped()).process_group(0);
-        let mut shell = cat.spawn().unwrap();
-        let fence = Fence::Group(shell.id().cast_signed());
+    fn a_process_group_is_found_and_killed_whole_with_those_that_have_left_it() {
+        let mark = format!("fence-test-{}", std::process::id());
+        // One stays, one is in a session of its own, and one has lost its parent beside that.
+        let rest = "tail -f /dev/null &";
+        let script = format!("{rest} setsid {rest} (setsid {rest} exec true); echo; exec cat");
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &script]).env("MARK", &mark).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shell = shell.process_group(0).spawn().unwrap();
+        let mut said = [0];
+        std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut said).unwrap();
+        let fence = Fence::Group(Family { group: shell.id().cast_signed(), mark });
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while fence.pids().len() < 4 {
+            assert!(std::time::Instant::now() < until, "{:?}", fence.pids());
+        }
         assert!(fence.is_alive() && fence.pids().contains(&shell.id().cast_signed()));
         fence.kill();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&shell.wait().unwrap()), Some(9));
+        while fence.is_alive() {
+            assert!(std::time::Instant::now() < until, "{:?}", fence.pids());
+        }
     }
 
     #[tokio::test]

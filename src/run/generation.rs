@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::fence::{Fence, Ground};
+use super::fence::{Family, Fence, Ground};
 use super::herald::{Herald, Word};
 use super::inside;
 use super::intercept::Notes;
@@ -31,7 +31,7 @@ use crate::sys::pidfd::Pidfd;
 use crate::sys::seccomp::{self, Notification};
 use crate::sys::spawn::{Apart, Program, SpawnError, Variable, spawn_apart};
 use crate::sys::watch::Watched;
-use crate::sys::{other, scm, seqpacket};
+use crate::sys::{other, process, scm, seqpacket};
 use crate::upgrade::launch::{CREDENTIALS_VARIABLE, DROPPED};
 use crate::upgrade::{Failure, Reason};
 
@@ -74,6 +74,8 @@ pub(crate) struct Generation {
     pub(crate) fence: Fence,
     /// Whether the main process is a child of ours.
     pub(crate) is_child: bool,
+    /// When the main process was started, in milliseconds since boot.
+    pub(crate) born: Option<u64>,
     listener: Option<Arc<Watched>>,
     herald: Option<Arc<Herald>>,
     pub(crate) notes: Notes,
@@ -134,8 +136,10 @@ impl Generation {
         };
         let listener =
             listener.ok_or_else(|| Failure::new(Reason::Spawn, "no seccomp listener came along"))?;
-        let fence = fence.unwrap_or_else(|| Fence::Group(main.pid()));
-        let mut this = Self { main: Some(main), is_child: true, ..Self::found(slot, fence, facts) };
+        let family = || Family { group: main.pid(), mark: herald.address().display().to_string() };
+        let fence = fence.unwrap_or_else(|| Fence::Group(family()));
+        let born = process::started_ms(main.pid()).ok();
+        let mut this = Self { main: Some(main), is_child: true, born, ..Self::found(slot, fence, facts) };
         this.hear(number, listener, facts).map_err(system("watch the seccomp listener"))?;
         this.heed(number, herald, facts);
         Ok(this)
@@ -170,6 +174,7 @@ impl Generation {
             main: None,
             fence,
             is_child: false,
+            born: None,
             listener: None,
             herald: None,
             notes: Notes::default(),
@@ -208,7 +213,7 @@ impl Generation {
                 let _ = facts.send(Fact::Ended(number));
             }
         });
-        self.main = Some(main);
+        (self.born, self.main) = (process::started_ms(main.pid()).ok(), Some(main));
         Ok(())
     }
 

@@ -30,9 +30,9 @@ mod words;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use self::kept::Kept;
 #[cfg(test)]
-pub(crate) use self::kept::{KeptGeneration, Phase};
+pub(crate) use self::kept::KeptGeneration;
+pub(crate) use self::kept::{Clock, Kept, Phase};
 pub(crate) use self::words::{Action, Event, Limits, OnBusy};
 use self::words::{Generation, State};
 use crate::upgrade::{Failure, Reason};
@@ -76,6 +76,8 @@ pub(crate) struct Machine {
     owed: Vec<usize>,
     crashes: u32,
     serving: bool,
+    /// A runner before this one was ready once: no failure of a start is the end.
+    served_before: bool,
     stopping: bool,
     ended: bool,
 }
@@ -85,8 +87,11 @@ impl Machine {
     /// are generations of a runner before it, with their slots; one in `slot` drains first.
     pub(crate) fn new(limits: Limits, slot: usize, survivors: &[(u64, usize)], now: Instant) -> Self {
         let survivor = |&(number, at): &(u64, usize)| {
-            let drains = at == slot && limits.slots > 1;
-            let state = if drains { State::Draining { since: now } } else { State::Survivor };
+            let state = if Self::must_make_room(limits, slot, at) {
+                State::Draining { since: now }
+            } else {
+                State::Survivor
+            };
             Generation { number, slot: at, state }
         };
         Self {
@@ -99,9 +104,15 @@ impl Machine {
             owed: Vec::new(),
             crashes: 0,
             serving: false,
+            served_before: false,
             stopping: false,
             ended: false,
         }
+    }
+
+    /// Whether somebody in the slot `at` is in the way of the first generation, in the slot `home`.
+    fn must_make_room(limits: Limits, home: usize, at: usize) -> bool {
+        limits.serial || at == home && limits.slots > 1
     }
 
     /// Where new connections go.
@@ -113,22 +124,6 @@ impl Machine {
     pub(crate) fn live(&self) -> Option<(u64, usize)> {
         let live = self.generations.iter().find(|one| matches!(one.state, State::Live { .. }))?;
         Some((live.number, live.slot))
-    }
-
-    /// A runner that goes on where one before it was: `live` is the number and the slot of the generation
-    /// that serves, `others` drain.
-    pub(crate) fn resume(limits: Limits, live: (u64, usize), others: &[(u64, usize)], now: Instant) -> Self {
-        let mut this = Self::new(limits, live.1, &[], now);
-        let drains = |&(number, slot): &(u64, usize)| Generation {
-            number,
-            slot,
-            state: State::Draining { since: now },
-        };
-        this.generations = others.iter().map(drains).collect();
-        this.generations.push(Generation { number: live.0, slot: live.1, state: State::Live { since: now } });
-        this.last = this.generations.iter().map(|one| one.number).max().unwrap_or(0);
-        (this.restart, this.serving) = (None, true);
-        this
     }
 
     /// Whether the service was ready once.

@@ -23,7 +23,7 @@
 //! |---|---|
 //! | the new program cannot be executed, exits, hangs, binds another address, fails its probe | it is killed whole; the old one serves on; `handover reload` fails with the [`Reason`] |
 //! | the live generation ends by itself | what is new waits in the queue of its slot; it is started again there, later and later |
-//! | the runner is killed, KillMode=process | the programs live on, and the next runner goes on with them; one that the FD store did not keep the live one for starts a generation beside them, and switches to it |
+//! | the runner is killed, KillMode=process | the programs live on, and the next runner goes on where this one was: a drain ends when it would have ended, so does a canary, and pauses after crashes do not begin anew; a generation that no client had seen is ended. One for which the FD store kept nothing starts a generation beside them, and switches to it |
 //! | the runner is killed, any other KillMode= | PID 1 kills the programs, too, and starts the runner again; what is new waits |
 //! | the new `handover` is no good, found by its self-test | the old runner goes on, and says so; a reload upgrades the program all the same |
 //!
@@ -65,6 +65,7 @@ mod relay;
 mod runner;
 mod settings;
 mod slots;
+mod sockets;
 mod state;
 mod table;
 

@@ -13,8 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::address::{Kind, Place};
 use super::options::Probe;
-use super::slots::{all_sockets, reachable};
+use super::slots::reachable;
+use super::sockets;
 use crate::sys::door;
 use crate::sys::steer::{Steering, Who};
 
@@ -92,7 +94,9 @@ impl Target {
     /// Somebody accepts a connection.
     async fn accepts(&self) -> io::Result<()> {
         let _connection = self.connect().await?;
-        let waits = || all_sockets().iter().any(|one| one.inode == self.inode && one.waiting > 0);
+        let there = Place { address: self.address, kind: Kind::Stream };
+        let queue = || sockets::at([there].into_iter());
+        let waits = || queue().iter().any(|one| one.inode == self.inode && one.waiting > 0);
         while waits() {
             tokio::time::sleep(PAUSE).await;
         }

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
@@ -29,6 +30,9 @@ pub(crate) enum Stray {
     /// So many datagrams, which are dropped.
     Datagrams { slot: usize, count: u64 },
 }
+
+/// How long to wait when accept(2) has failed: as a rule, too many files are open.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The slots that are looked after, by group and slot.
 #[derive(Debug, Default)]
@@ -63,14 +67,12 @@ impl Relays {
                     let to = reachable(place.address);
                     match place.kind {
                         Kind::Stream => tokio::spawn(async move {
-                            let stray = Stray::Connection { slot };
-                            drop(accept(socket, to, &passing, || told.send(stray).is_ok()).await);
+                            let tell = || told.send(Stray::Connection { slot }).is_ok();
+                            drop(accept(socket, to, &passing, tell).await);
                         }),
                         Kind::Datagram => tokio::spawn(async move {
-                            drop(
-                                drop_all(socket, |count| told.send(Stray::Datagrams { slot, count }).is_ok())
-                                    .await,
-                            );
+                            let tell = |count| told.send(Stray::Datagrams { slot, count }).is_ok();
+                            drop(drop_all(socket, tell).await);
                         }),
                     }
                     .abort_handle()
@@ -80,7 +82,7 @@ impl Relays {
     }
 }
 
-/// Accepts what comes, until something is wrong or this is aborted.
+/// Accepts what comes, until this is aborted.
 async fn accept(
     listener: OwnedFd,
     to: SocketAddr,
@@ -91,8 +93,12 @@ async fn accept(
     adopt::set_nonblocking(listener.as_fd())?;
     let listener = Watched::new(listener)?;
     loop {
-        let client = listener.try_when_readable(seqpacket::accept).await?;
-        let client = TcpStream::from_std(client.into())?;
+        let accepted = listener.try_when_readable(seqpacket::accept).await;
+        let Ok(client) = accepted.and_then(|client| TcpStream::from_std(client.into())) else {
+            // Nobody else would have it go on when there is a descriptor to be had again.
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
         if !tell() {
             return Ok(());
         }

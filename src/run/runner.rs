@@ -8,6 +8,7 @@ mod ask;
 mod begin;
 mod kept;
 mod look;
+mod memory;
 mod renew;
 
 pub(crate) use self::begin::run;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use self::memory::Memory;
 use self::renew::Renewal;
 use super::fence::Ground;
 use super::generation::{Fact, Generation, reap};
@@ -59,9 +61,10 @@ pub(crate) struct Runner {
     probes: HashMap<i32, oneshot::Sender<bool>>,
     tell: mpsc::UnboundedSender<Fact>,
     tell_stray: mpsc::UnboundedSender<Stray>,
-    next_look: Instant,
-    /// How long it was to be until then.
-    pause: Duration,
+    /// When to look again, whatever happens until then.
+    next_look: Option<Instant>,
+    /// Nothing was to be looked for any more at the last look.
+    rests: bool,
     /// Slots at which a relay was told of.
     relayed: Vec<usize>,
     /// Why the generation that went last had not got ready.
@@ -76,6 +79,8 @@ pub(crate) struct Runner {
     fresh_settings: Option<Settings>,
     /// PID 1 was told RELOADING=1, and waits for READY=1.
     reloading: bool,
+    /// What the next runner finds when this one is killed.
+    memory: Memory,
     /// The runner is about to execute itself anew.
     renewal: Option<Renewal>,
     /// Where new connections go, but for those of probes.
@@ -124,16 +129,18 @@ impl Runner {
             }
             self.tend();
             self.tell_status().await;
+            self.write_down().await;
             events.extend(self.renew(ears).await);
-            if !events.is_empty() {
+            // What was heard while the next runner was to be executed may have no consequence.
+            if !events.is_empty() || self.renewal.as_ref().is_some_and(Renewal::is_due) {
                 continue;
             }
-            let until = self.machine.wake_at().map_or(self.next_look, |at| at.min(self.next_look));
+            let until = self.machine.wake_at().into_iter().chain(self.next_look).min();
             let heard = tokio::select! { biased;
                 heard = ears.next() => heard,
                 (caller, wanted) = self.callers.next() => Heard::Caller(caller, wanted),
                 () = gone(self.waiting.as_ref()) => Heard::CallerGone,
-                () = tokio::time::sleep_until(until.into()) => Heard::Time,
+                () = due(until) => Heard::Time,
             };
             events.extend(self.learn(heard).await);
         }
@@ -167,7 +174,7 @@ impl Runner {
             }
             Heard::Time => {
                 let mut events = vec![Event::Tick];
-                if Instant::now() >= self.next_look {
+                if self.next_look.is_some_and(|at| at <= Instant::now()) {
                     events.extend(self.look());
                 }
                 events
@@ -281,6 +288,14 @@ impl Ears {
             _ = self.interrupt.recv() => Heard::Stop,
             _ = self.hangup.recv() => Heard::Hangup,
         }
+    }
+}
+
+/// This time, which may never come.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

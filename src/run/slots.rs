@@ -21,7 +21,8 @@ use nix::sys::socket::{
 };
 
 use super::address::{self, Choice, Kind, Place};
-use super::table::{self, Entry};
+use super::sockets;
+use super::table::Entry;
 use crate::activation::{self, Inherited, Passed, Role, Transport};
 use crate::sys::steer::Steering;
 use crate::sys::{adopt, kind};
@@ -199,6 +200,11 @@ impl Slots {
         self.groups.iter().filter_map(|group| Some(group.place?.address.port())).collect()
     }
 
+    /// Every socket at the addresses of the slots, of whomever.
+    pub(crate) fn sockets(&self) -> Vec<Entry> {
+        sockets::at(self.groups.iter().filter_map(|group| group.place))
+    }
+
     /// Which sockets of a slot are non-blocking, as a word of 0 and 1.
     pub(crate) fn modes(&self, slot: usize) -> String {
         let mode = |group: &Group| if adopt::is_nonblocking(group.socket(slot)) { '1' } else { '0' };
@@ -302,14 +308,6 @@ fn make(place: Place, model: BorrowedFd<'_>, count: usize, first: usize) -> io::
     Ok(sockets)
 }
 
-/// Every TCP and UDP socket of this network namespace.
-pub(crate) fn all_sockets() -> Vec<Entry> {
-    // ProcSubset=pid hides /proc/net, but not the files behind it.
-    let tables =
-        ["tcp", "tcp6", "udp", "udp6"].map(|name| std::fs::read_to_string(format!("/proc/self/net/{name}")));
-    tables.iter().flatten().flat_map(|table| table::read(table)).collect()
-}
-
 /// All addresses of the same family.
 fn unspecified(like: SocketAddr) -> IpAddr {
     if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
@@ -346,7 +344,7 @@ mod tests {
         let place = Place { address: free_port(), kind: Kind::Stream };
         let group = slots.open(place, model.as_fd(), 2).unwrap();
         let _clients: Vec<_> = (0..9).map(|_| TcpStream::connect(place.address).unwrap()).collect();
-        let table = all_sockets();
+        let table = slots.sockets();
         let waiting = |slot: usize| {
             let inodes = slots.inodes(slot);
             table.iter().filter(|one| inodes.contains(&one.inode)).map(|one| one.waiting).sum::<u32>()

@@ -1,9 +1,11 @@
 //! What a runner knows and nobody else could tell the next one: it goes along when the runner executes
-//! itself anew, in a memfd, beside the descriptors that it is about.
+//! itself anew, in a memfd, beside the descriptors that it is about; and PID 1 keeps it for the one that it starts
+//! when this one is killed.
 //!
 //! | name of a descriptor | what |
 //! |---|---|
 //! | `handover.state` | this, as JSON |
+//! | `handover.runner` | the same without what only somebody who asks could need, in the file that PID 1 keeps |
 //! | `handover.main.NUMBER` | the pidfd of a generation's main process |
 //! | `handover.ask.NUMBER` | its seccomp listener |
 //! | `handover.herald.NUMBER` | its notify socket |
@@ -11,17 +13,20 @@
 //! | `handover.caller` | whoever asked, and waits for an answer |
 //!
 //! All other names are as PID 1 gives them. Both directions are here. A state of a later version than this
-//! one is refused, which the self-test of an older runner finds out before anything is lost. This file is
-//! pure.
+//! one is refused, which the self-test of an older runner finds out before anything is lost; a runner that PID 1
+//! has started goes on without. This file is pure.
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::Kept;
+use super::fence::Family;
+use super::machine::{Kept, Phase};
 use super::settings::Settings;
 use crate::upgrade::{Failure, Reason};
 
 /// The name of the state among the descriptors.
 pub(crate) const STATE: &str = "handover.state";
+/// The name of the file that PID 1 keeps.
+pub(crate) const RUNNER: &str = "handover.runner";
 /// How the names of pidfds begin.
 pub(crate) const MAIN: &str = "handover.main.";
 /// How the names of seccomp listeners begin.
@@ -74,10 +79,12 @@ pub(crate) enum Next {
 pub(crate) struct One {
     /// Its number.
     pub(crate) number: u64,
-    /// Its process group, if it has no cgroup.
-    pub(crate) group: Option<i32>,
+    /// What it is instead, if it has no cgroup.
+    pub(crate) family: Option<Family>,
     /// The pid of its main process.
     pub(crate) main: Option<i32>,
+    /// When that was started, in milliseconds since boot: two processes with one pid differ in it.
+    pub(crate) born: Option<u64>,
     /// Whether that is a child of the runner's.
     pub(crate) is_child: bool,
     /// How that ended, if it has.
@@ -119,6 +126,12 @@ impl State {
         Some(Failure { reason: Reason::from_exit_code(code)?, errno, detail })
     }
 
+    /// The slot of a generation that serves or has served.
+    pub(crate) fn slot_of_old(&self, number: u64) -> Option<usize> {
+        let one = self.machine.generations.iter().find(|one| one.number == number)?;
+        (one.phase != Phase::Coming).then_some(one.slot)
+    }
+
     /// The bytes.
     pub(crate) fn write(&self) -> Vec<u8> {
         // There is no key in it that is no text, and no writer that could fail.
@@ -142,13 +155,21 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::machine::{KeptGeneration, Phase};
+    use crate::run::machine::KeptGeneration;
     use proptest::prelude::*;
 
     fn state() -> State {
-        let generation = KeptGeneration { number: 7, slot: 2, phase: Phase::Draining { for_ms: 40 } };
+        let generation = KeptGeneration { number: 7, slot: 2, phase: Phase::Draining { since_ms: 40 } };
         let machine = Kept { generations: vec![generation], last: 7, home: 2, ..Kept::default() };
-        let one = One { number: 7, group: None, main: Some(4), is_child: true, ended: None, status: None };
+        let one = One {
+            number: 7,
+            family: None,
+            main: Some(4),
+            born: Some(9),
+            is_child: true,
+            ended: None,
+            status: None,
+        };
         let failure = Failure::new(Reason::Exec, "x");
         let settings = Settings { environment: vec![(b"A".to_vec(), vec![0xff])], ..Settings::default() };
         State { settings: Some(settings), ..State::new(machine, vec![one]).with_failure(Some(&failure)) }

@@ -1,6 +1,7 @@
-//! /proc/net/tcp and its like, proc_pid_net(5): which sockets there are, and what waits in them.
+//! Which sockets there are, and what waits in them; as a line of /proc/net/tcp and its like has it, too:
+//! proc_pid_net(5).
 //!
-//! This file is pure: text in, entries out. A line that makes no sense is passed over.
+//! This file is pure: text in, entries out. A line that makes no sense is none.
 
 /// TCP_LISTEN of the kernel's net/tcp_states.h.
 const LISTEN: u8 = 10;
@@ -14,7 +15,8 @@ const ALIVE: [u8; 2] = [1, 8];
 pub(crate) struct Entry {
     /// Its own port.
     pub(crate) port: u16,
-    state: u8,
+    /// By the kernel's net/tcp_states.h.
+    pub(crate) state: u8,
     /// Connections that nobody has accepted for a socket that listens, else bytes that nobody has read.
     pub(crate) waiting: u32,
     /// Its inode, by which a descriptor is known; 0 while nobody has one.
@@ -33,12 +35,8 @@ impl Entry {
     }
 }
 
-/// The entries of a table, all but its first line.
-pub(crate) fn read(table: &str) -> impl Iterator<Item = Entry> {
-    table.lines().skip(1).filter_map(entry)
-}
-
-fn entry(line: &str) -> Option<Entry> {
+/// The entry in a line of such a table; its first line has none.
+pub(crate) fn entry(line: &str) -> Option<Entry> {
     let mut fields = line.split_ascii_whitespace();
     let (_, port) = fields.nth(1)?.rsplit_once(':')?;
     let state = fields.nth(1)?;
@@ -66,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_table_is_read_line_by_line() {
-        let entries: Vec<_> = read(TABLE).collect();
+        let entries: Vec<_> = TABLE.lines().filter_map(entry).collect();
         assert_eq!(entries[0], Entry { port: 8080, state: 10, waiting: 3, inode: 4711 });
         assert!(entries[0].listens() && !entries[0].is_connection());
         assert!(entries[1].is_connection() && !entries[1].listens());
@@ -81,7 +79,7 @@ mod tests {
         let own = |entry: &Entry| entry.port == address.port() && entry.listens();
         let waiting = || {
             let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-            read(&table).find(own).unwrap().waiting
+            table.lines().filter_map(entry).find(own).unwrap().waiting
         };
         assert_eq!(waiting(), 3);
         let _accepted = listener.accept().unwrap();
@@ -91,8 +89,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_table_makes_the_reader_panic(table in "(.{0,80}\n){0,4}", line in "[0-9A-F: ]{0,90}") {
-            let _ = (read(&table).count(), entry(&line));
+        fn no_line_makes_the_reader_panic(line in ".{0,80}", likely in "[0-9A-F: ]{0,90}") {
+            let _ = (entry(&line), entry(&likely));
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Pages of programs and libraries that were needed once, at the start for instance, and lie about.
+//! Pages of programs and libraries that were needed once, at the start for instance, and lie about; and those
+//! of the heap that nobody uses any more.
 //!
-//! Only what nobody has written to is ever given back: it can be read again from the file.
+//! Of files, only what nobody has written to is ever given back: it can be read again.
 
 use std::fs;
 use std::io;
@@ -9,8 +10,8 @@ use std::ptr::NonNull;
 
 use nix::sys::mman::{MmapAdvise, madvise};
 
-/// Gives back the code and the constants that this process has read from files. What is needed again the kernel
-/// maps again, out of its cache as a rule.
+/// Gives back the code and the constants that this process has read from files, and what is free of its heap.
+/// What is needed again the kernel maps again, out of its cache as a rule.
 ///
 /// Errors: of reading `/proc/self/maps`, proc_pid_maps(5), and of madvise(2).
 pub(crate) fn give_back() -> io::Result<()> {
@@ -20,6 +21,12 @@ pub(crate) fn give_back() -> io::Result<()> {
         // again is what was there. Nothing in this process unmaps code.
         unsafe { madvise(begin, range.len(), MmapAdvise::MADV_DONTNEED)? };
     }
+    // Other C libraries give free memory back by themselves, or never.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer, and touches only what the allocator knows to be free; it locks its arenas.
+    unsafe {
+        libc::malloc_trim(0)
+    };
     Ok(())
 }
 

@@ -87,8 +87,9 @@ fn run_delegate(scene: &Scene<'_>) -> Option<Wrong> {
     let off = scene.unit.flag("Service", "Delegate") == Some(false) || scene.value("Delegate").is_none();
     off.then(|| {
         let why = format!(
-            "with Delegate={value} a generation has no cgroup of its own: what it starts and leaves behind cannot be \
-             told from the next one's, nor be ended"
+            "with Delegate={value} a generation has no cgroup of its own: what it starts and leaves behind is found by \
+             its process group, its parents and its environment only, or not at all, and nothing is accounted for it \
+             alone"
         );
         scene.line("Delegate").mended("Service", ["Delegate=yes"], why)
     })

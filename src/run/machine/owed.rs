@@ -38,6 +38,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::run::machine::kept::Clock;
     use crate::run::machine::{Event, Limits, OnBusy};
     use crate::upgrade::{Failure, Reason};
 
@@ -86,7 +87,7 @@ mod tests {
         );
         assert_eq!(machine.handle(Event::Ready { number: 3 }, now), [everybody_to(2)]);
         assert_eq!(machine.draining().collect::<Vec<_>>(), [1, 2]);
-        assert!(machine.owed().is_empty() && machine.keep(now).is_some());
+        assert!(machine.owed().is_empty() && machine.keep(Clock { at: now, ms: 0 }).is_some());
     }
 
     #[test]

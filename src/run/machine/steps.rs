@@ -68,7 +68,8 @@ impl Machine {
             let slot = if self.limits.serial { home } else { self.free_slot() };
             return slot.map_or(vec![], |slot| self.begin_wish(slot, now));
         }
-        if self.serving && self.live().is_none() && self.restart.is_none() && self.is_home_free() {
+        let has_served = self.serving || self.served_before;
+        if has_served && self.live().is_none() && self.restart.is_none() && self.is_home_free() {
             self.restart = Some((self.home, now));
         }
         vec![]
@@ -85,7 +86,7 @@ impl Machine {
         }
         let wished = self.wish.take_if(|wish| *wish == Wish::Coming(gone.number)).is_some();
         actions.push(Action::Failed(failure.clone()));
-        if !self.serving && !wished {
+        if !self.serving && !self.served_before && !wished {
             (self.stopping, self.ended) = (true, true);
             actions.push(Action::Exit(Err(failure)));
         } else if self.live().is_none() && self.restart.is_none() && self.is_home_free() {

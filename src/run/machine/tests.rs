@@ -3,7 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     slots: 3,
     ready: Duration::from_secs(30),
     settle: Duration::ZERO,
@@ -257,7 +257,9 @@ fn survivors_of_an_earlier_runner_drain_once_the_first_generation_lives() {
 #[test]
 fn a_runner_that_goes_on_starts_nothing_and_drains_what_drained() {
     let now = Instant::now();
-    let mut rig = Rig { machine: Machine::resume(LIMITS, (7, 2), &[(6, 0)], now), now };
+    let clock = Clock { at: now, ms: 0 };
+    let found = Kept::unwritten(&[(6, 0), (7, 2)], (7, 2), clock);
+    let mut rig = Rig { machine: Machine::revive(LIMITS, &found, clock), now };
     assert_eq!(rig.hear(Event::Tick), []);
     assert_eq!((rig.machine.live(), rig.machine.draining().next()), (Some((7, 2)), Some(6)));
     assert_eq!(rig.hear(Event::Asked), [Action::Hold, Action::Start { number: 8, slot: 1 }]);
@@ -347,9 +349,10 @@ proptest! {
                     (0, Event::Tick)
                 }
             };
-            if let Some(kept) = rig.machine.keep(rig.now) {
-                let next = Machine::revive(limits, &kept, rig.now);
-                prop_assert_eq!(next.keep(rig.now), Some(kept));
+            let clock = Clock { at: rig.now, ms: 1 << 30 };
+            if let Some(kept) = rig.machine.keep(clock) {
+                let next = Machine::revive(limits, &kept, clock);
+                prop_assert_eq!(next.keep(clock), Some(kept));
                 rig.machine = next;
             }
             let gone = event == Event::CallerGone;

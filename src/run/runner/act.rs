@@ -88,6 +88,7 @@ impl Runner {
             Action::Exit(end) => {
                 // Whoever comes next is to be let in, or to have PID 1 start the service.
                 let _ = self.slots.open_up();
+                self.forget().await;
                 self.end = Some(end.map_err(|failure| self.last_failure.take().unwrap_or(failure)))
             }
         }

@@ -8,7 +8,6 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::super::slots::all_sockets;
 use super::{PATIENCE, Runner};
 use crate::fdstore::LastUpgrade;
 use crate::notify::{Message, NotifyState};
@@ -74,7 +73,7 @@ impl Runner {
     /// How things stand: the connections of each generation, counted now.
     fn standing(&self) -> Standing {
         let live = self.machine.live().map_or(0, |(number, _)| number);
-        let table = all_sockets();
+        let table = self.slots.sockets();
         let of = |number: u64, left: Duration| {
             let generation = self.generations.get(&number)?;
             let (connections, waiting) = generation.load(&self.slots, &table);

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use super::kept::Left;
+use super::memory::Memory;
 use super::renew::{self, HandedOn};
 use super::{Ears, Runner};
 use crate::activation::Inherited;
@@ -15,11 +16,11 @@ use crate::notify::{Notifier, Watchdog};
 use crate::run::fence::Ground;
 use crate::run::generation::Generation;
 use crate::run::journal::{Entry, Journal};
-use crate::run::machine::{Event, Machine};
+use crate::run::machine::{Clock, Event, Kept, Limits, Machine};
 use crate::run::options::Options;
 use crate::run::relay::Relays;
 use crate::run::slots::Slots;
-use crate::run::state::Next;
+use crate::run::state::{Next, State};
 use crate::sys::steer::Steering;
 use crate::upgrade::callers::Callers;
 use crate::upgrade::message::Answer;
@@ -54,23 +55,22 @@ fn begin(
     let ground = Ground::find();
     // One that was killed may have left them shut.
     slots.open_up().map_err(system("open the slots to everybody"))?;
+    let (memory, written, unread) = Memory::take(&mut inherited);
     if handed_on.is_none() {
-        tell_what_is_missing(&journal, &slots, ground.as_ref().err());
+        tell_what_is_missing(&journal, &slots, ground.as_ref().err(), unread);
     }
     let (ground, (tell, facts)) = (ground.ok(), mpsc::unbounded_channel());
     let left = match handed_on {
         Some(before) => Left::handed_on(&before.state, &mut inherited, ground.as_ref(), &tell),
-        None => Left::find(&mut inherited, ground.as_ref(), &slots, &tell),
+        None => Left::find(&mut inherited, written.as_ref(), ground.as_ref(), &slots, &tell),
     };
     let limits = options.limits(slots.width(), !slots.shared().is_empty());
     let machine = match handed_on {
-        Some(before) => {
-            let mut kept = before.state.machine.clone();
-            kept.generations.retain(|one| left.generations.contains_key(&one.number));
-            Machine::revive(limits, &kept, Instant::now())
-        }
-        None => machine(limits, &slots, &left)?,
+        Some(before) => machine_handed_on(limits, &before.state.machine, &left, memory.clock),
+        None => machine(limits, &slots, &left, written.as_ref().map(|state| &state.machine), memory.clock)?,
     };
+    let before = handed_on.map(|before| &before.state);
+    let told_live = before.map_or_else(|| Some(machine.live()?.0), |state| state.told_live);
     feed_the_watchdog()?;
     let steering = Steering::to(u32::try_from(machine.home()).unwrap_or(0));
     let (tell_stray, strays) = mpsc::unbounded_channel();
@@ -94,28 +94,43 @@ fn begin(
         probes: HashMap::new(),
         tell,
         tell_stray,
-        next_look: Instant::now(),
-        pause: Duration::ZERO,
+        next_look: Some(Instant::now()),
+        rests: false,
         relayed: Vec::new(),
         trouble: None,
-        told_live: handed_on.and_then(|before| before.state.told_live),
-        settings: handed_on.and_then(|before| before.state.settings.clone()),
+        told_live,
+        settings: before.and_then(|state| state.settings.clone()),
         fresh_settings: None,
         reloading: false,
+        memory,
         renewal: None,
         steering,
         is_shut: false,
-        last_failure: handed_on.and_then(|before| before.state.failure()),
+        last_failure: before.or(written.as_ref()).and_then(State::failure),
         status: String::new(),
         end: None,
     };
     Ok((runner, ears))
 }
 
-fn tell_what_is_missing(journal: &Journal, slots: &Slots, no_ground: Option<&String>) {
+fn tell_what_is_missing(
+    journal: &Journal,
+    slots: &Slots,
+    no_ground: Option<&String>,
+    unread: Option<String>,
+) {
     let warn = |what: String| journal.write(Entry::Warning { what });
+    if let Some(why) = unread {
+        warn(format!(
+            "what the runner before this one has written down is not believed, drains and pauses begin anew: {why}"
+        ));
+    }
     if let Some(why) = no_ground {
-        warn(format!("generations are process groups, and programs may leave theirs: {why} (Delegate=yes?)"));
+        warn(format!(
+            "generations have no cgroup of their own: {why} (Delegate=yes?). Whatever a program starts is ended with \
+             it as far as its process group, its parents and its environment tell; who has left all three stays. \
+             Nothing is accounted for each generation, and a look at them takes longer"
+        ));
     }
     for shared in slots.shared() {
         warn(format!(
@@ -125,19 +140,42 @@ fn tell_what_is_missing(journal: &Journal, slots: &Slots, no_ground: Option<&Str
     }
 }
 
-/// The machine of a runner that no other one has handed anything on to.
-fn machine(limits: crate::run::machine::Limits, slots: &Slots, left: &Left) -> Result<Machine, Failure> {
-    let (now, others) = (Instant::now(), left.others());
-    let slot = left.live.map_or_else(|| first_slot(slots, &left.generations), |(_, slot)| slot);
+/// The machine of a runner that has executed itself anew, with what still runs.
+fn machine_handed_on(limits: Limits, kept: &Kept, left: &Left, clock: Clock) -> Machine {
+    let mut kept = kept.clone();
+    kept.generations.retain(|one| left.generations.contains_key(&one.number));
+    Machine::revive(limits, &kept, clock)
+}
+
+/// The machine of a runner that no other one has handed anything on to; `before` is what one that was killed
+/// has left in writing.
+fn machine(
+    limits: Limits,
+    slots: &Slots,
+    left: &Left,
+    before: Option<&Kept>,
+    clock: Clock,
+) -> Result<Machine, Failure> {
+    let others = left.others();
+    let found: Vec<_> = left.generations.iter().map(|(number, one)| (*number, one.slot)).collect();
+    let mut machine = match (before, left.live) {
+        (Some(before), live) => {
+            let mut kept = before.found(&found, live.map(|(number, _)| number), clock);
+            let is_taken = left.generations.values().any(|one| one.slot == kept.home);
+            if kept.home >= slots.width() || (is_taken && !kept.has_live()) {
+                kept.home = first_slot(slots, &left.generations);
+            }
+            Machine::take_up(limits, &kept, clock)
+        }
+        (None, Some(live)) => Machine::revive(limits, &Kept::unwritten(&found, live, clock), clock),
+        (None, None) => Machine::new(limits, first_slot(slots, &left.generations), &others, clock.at),
+    };
     // Whoever serves without our knowing goes on to be served.
-    if left.live.is_some() || others.is_empty() {
-        slots.steer(Steering::to(u32::try_from(slot).unwrap_or(0))).map_err(system("steer the slots"))?;
+    if machine.live().is_some() || others.is_empty() {
+        let to = Steering::to(u32::try_from(machine.home()).unwrap_or(0));
+        slots.steer(to).map_err(system("steer the slots"))?;
     }
-    if let Some(live) = left.live {
-        return Ok(Machine::resume(limits, live, &others, now));
-    }
-    let mut machine = Machine::new(limits, slot, &others, now);
-    if others.is_empty() {
+    if machine.live().is_none() && others.is_empty() {
         machine.owe(slots.with_datagrams());
     }
     Ok(machine)
@@ -170,6 +208,7 @@ impl Runner {
             self.journal.write(Entry::Resumed { number, slot });
             self.say_ready().await;
         }
+        self.pick_up().await;
         vec![Event::Tick]
     }
 

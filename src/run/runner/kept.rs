@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `handover.slot.PLACE` | a slot that was made here |
 //! | `handover.ask.NUMBER` | the seccomp listener of a generation: while nobody answers, who binds waits |
+//! | `handover.runner` | how everything stands |
 //! | `handover.live.NUMBER.MODES` | the pidfd of the generation that serves, and which of its sockets it wants non-blocking: PID 1 makes them all alike when it starts the next runner, as NonBlocking= says |
 //!
 //! PID 1 drops a listener or pidfd by itself once its processes are gone. It never learns what any of it
@@ -15,16 +16,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::{PATIENCE, Runner};
 use crate::activation::{Inherited, Kind, Role, Transport};
 use crate::notify::Message;
-use crate::run::fence::{Fence, Ground};
+use crate::run::fence::{Family, Fence, Ground};
 use crate::run::generation::{Fact, Generation};
 use crate::run::herald::Herald;
 use crate::run::inside;
 use crate::run::slots::Slots;
-use crate::run::state::{ASK, HERALD, MAIN, State};
+use crate::run::state::{ASK, HERALD, MAIN, One, State};
 use crate::sys::pidfd::Pidfd;
+use crate::sys::process;
 use tokio::sync::mpsc::UnboundedSender;
 
 const LIVE: &str = "handover.live.";
+
+/// A process group that there never is.
+const NOBODY: i32 = i32::MAX;
 
 /// What a notify socket is.
 const HERALD_KIND: Kind = Kind::Socket(Transport::UnixDatagram, Role::Alone);
@@ -40,19 +45,24 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// Looks for them.
+    /// Looks for them; `state` is what the runner before has left in writing.
     pub(super) fn find(
         inherited: &mut Inherited,
+        state: Option<&State>,
         ground: Option<&Ground>,
         slots: &Slots,
         facts: &UnboundedSender<Fact>,
     ) -> Self {
         let asks = numbered(inherited, ASK, Kind::SeccompListener);
         let mains = numbered(inherited, LIVE, Kind::Pidfd);
+        let ones = state.map(|state| &state.generations[..]).unwrap_or_default();
         let mut generations = BTreeMap::new();
-        for (number, fence) in ground.map(Ground::survivors).unwrap_or_default() {
+        let fences = ground.map(Ground::survivors).unwrap_or_default().into_iter();
+        for (number, fence) in fences.chain(ones.iter().filter_map(group_of)) {
             let own = inside::sockets(&fence.pids());
-            match (0..slots.width()).find(|slot| !slots.inodes(*slot).is_disjoint(&own)) {
+            let place = (0..slots.width()).find(|slot| !slots.inodes(*slot).is_disjoint(&own));
+            // One that leaves may have closed its own, and serves whom it has.
+            match place.or_else(|| state?.slot_of_old(number).filter(|slot| *slot < slots.width())) {
                 Some(slot) => drop(generations.insert(number, Generation::found(slot, fence, facts))),
                 // It serves nobody.
                 None => fence.kill(),
@@ -77,6 +87,20 @@ impl Left {
                 (live, live_name) = (Some((number, generation.slot)), Some(name));
             }
         }
+        for one in ones {
+            let Some(generation) = generations.get_mut(&one.number) else { continue };
+            (generation.ended, generation.status) = (one.ended.clone(), one.status.clone());
+            let Some(main) = one.main.filter(|_| generation.main.is_none() && one.ended.is_none()) else {
+                continue;
+            };
+            if is_still(one, main) {
+                // One whose end nobody tells is found gone by the look.
+                let _ = Pidfd::open(main).and_then(|main| generation.follow(one.number, main, facts));
+            } else if is_gone(one, main) {
+                generation.ended = Some("ended while there was no runner".into());
+                generation.fence.kill();
+            }
+        }
         Self { generations, live, live_name }
     }
 
@@ -92,7 +116,7 @@ impl Left {
         let mut generations = BTreeMap::new();
         for one in &state.generations {
             let slot = state.machine.generations.iter().find(|kept| kept.number == one.number);
-            let fence = one.group.map(Fence::Group).or_else(|| Some(ground?.of(one.number)));
+            let fence = one.family.clone().map(Fence::Group).or_else(|| Some(ground?.of(one.number)));
             let (Some(slot), Some(fence)) = (slot.map(|kept| kept.slot), fence) else { continue };
             let mut generation = Generation::found(slot, fence, facts);
             let [main, ask, herald] = fds.each_mut().map(|all| all.remove(&one.number).map(|(_, fd)| fd));
@@ -122,6 +146,30 @@ impl Left {
         let others = self.generations.iter().filter(|(number, _)| Some(**number) != live);
         others.map(|(number, one)| (*number, one.slot)).collect()
     }
+}
+
+/// Whether this is the process that was the main one of a generation, and not another one with its number.
+fn is_still(one: &One, pid: i32) -> bool {
+    one.born.is_some() && process::started_ms(pid).ok() == one.born
+}
+
+/// Whether it surely is not; one that we may not look at may be.
+fn is_gone(one: &One, pid: i32) -> bool {
+    match process::started_ms(pid) {
+        Ok(born) => one.born.is_some_and(|then| then != born),
+        Err(_) => {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH)
+        }
+    }
+}
+
+/// What is left of a generation without a cgroup. Once its main process is gone, its group may be another one's by
+/// now: then only the mark counts.
+fn group_of(one: &One) -> Option<(u64, Fence)> {
+    let family = one.family.clone()?;
+    let group = if is_still(one, one.main?) { family.group } else { NOBODY };
+    let fence = Fence::Group(Family { group, ..family });
+    fence.is_alive().then_some((one.number, fence))
 }
 
 /// What was kept under names that begin so, by the numbers behind it, in their order; with the names.

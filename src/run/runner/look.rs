@@ -1,10 +1,10 @@
 //! What nobody tells: whether a generation waits on its sockets, and whether one that drains is empty. Looked
-//! for in /proc, often while something is to happen and rarely else. That nothing of a generation is left is
-//! told (SIGCHLD, cgroup.events), and looked for whenever anything is.
+//! for in /proc and by sock_diag(7), often while something is to happen and never else: a runner at rest does
+//! not wake up. That nothing of a generation is left is told (SIGCHLD, cgroup.events), and looked for whenever
+//! anything is.
 
 use std::time::{Duration, Instant};
 
-use super::super::slots::all_sockets;
 use super::Runner;
 use crate::run::machine::Event;
 use crate::sys::pages;
@@ -12,38 +12,44 @@ use crate::sys::pages;
 /// How soon to look again while a generation starts.
 const OFTEN: Duration = Duration::from_millis(20);
 
-/// While one drains.
+/// While one drains, is killed, or has left others behind.
 const NOW_AND_THEN: Duration = Duration::from_millis(100);
 
-/// While nothing happens.
-const RARELY: Duration = Duration::from_secs(1);
+/// How many times longer than a look the pause after it is at least, on a host where looks take long.
+const REST: u32 = 20;
 
 impl Runner {
     /// Looks, and says when to look again.
     pub(super) fn look(&mut self) -> Vec<Event> {
+        let begin = Instant::now();
         let mut events = self.look_for_the_gone();
         events.extend(self.look_for_the_ready());
         events.extend(self.look_for_the_empty());
         let pause = if self.machine.hurries() {
-            OFTEN
-        } else if self.machine.leaving() > 0 {
-            NOW_AND_THEN
+            Some(OFTEN)
+        } else if self.machine.leaving() > 0
+            || self.machine.doomed().next().is_some()
+            || self.generations.values().any(|one| one.ended.is_some())
+        {
+            Some(NOW_AND_THEN)
         } else {
-            RARELY
+            None
         };
-        // An upgrade is over, and most of the code for it is not needed for days: without this the runner would
+        // An upgrade is over, and most of what it needed is not needed for days: without this the runner would
         // have as much memory as a small server. What cannot be given back is no harm.
-        if pause == RARELY && self.pause != RARELY {
+        if pause.is_none() && !self.rests {
             let _ = pages::give_back();
         }
-        self.pause = pause;
-        self.next_look = Instant::now() + pause;
+        self.rests = pause.is_none();
+        let (now, least) = (Instant::now(), begin.elapsed() * REST);
+        self.next_look = pause.map(|pause| now + pause.max(least));
         events
     }
 
     /// Has the next look be soon.
     pub(super) fn look_soon(&mut self) {
-        self.next_look = self.next_look.min(Instant::now() + OFTEN);
+        let soon = Instant::now() + OFTEN;
+        self.next_look = Some(self.next_look.map_or(soon, |at| at.min(soon)));
     }
 
     fn look_for_the_gone(&mut self) -> Vec<Event> {
@@ -80,7 +86,7 @@ impl Runner {
         if draining.is_empty() {
             return vec![];
         }
-        let table = all_sockets();
+        let table = self.slots.sockets();
         if let Some(silent) = self.options.idle {
             for number in &draining {
                 if let Some(generation) = self.generations.get_mut(number) {

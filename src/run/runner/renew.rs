@@ -17,17 +17,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 
 use super::{Ears, Runner};
 use crate::activation::{Inherited, env};
-use crate::run::fence::Fence;
 use crate::run::generation::Fact;
 use crate::run::journal::{Entry, Journal};
 use crate::run::machine::Event;
-use crate::run::state::{ASK, CALLER, CONTROL, HERALD, MAIN, MOST, Next, One, STATE, State};
+use crate::run::state::{ASK, CALLER, CONTROL, HERALD, MAIN, MOST, Next, RUNNER, STATE, State};
 use crate::sys::exec::{self, SignalsWait};
 use crate::sys::pidfd::Pidfd;
 use crate::sys::spawn::{Apart, Program, Variable, spawn_apart};
@@ -57,6 +56,13 @@ pub(super) struct Renewal {
     pub(super) caller: Option<AsyncChannel>,
     pub(super) wanted: Wanted,
     is_tested: bool,
+}
+
+impl Renewal {
+    /// Whether nothing stands in its way.
+    pub(super) fn is_due(&self) -> bool {
+        self.is_tested
+    }
 }
 
 /// What a runner has from the one that it was before.
@@ -118,7 +124,7 @@ impl Runner {
 
     /// Whether nothing comes that could not go along.
     pub(super) fn is_quiet(&self) -> bool {
-        self.machine.keep(Instant::now()).is_some()
+        self.machine.keep(self.memory.clock).is_some()
     }
 
     /// Has the new runner test itself first.
@@ -202,7 +208,7 @@ impl Runner {
 
     /// Executes the new runner, if there is to be one and nothing else has happened; what has, else.
     pub(super) async fn renew(&mut self, ears: &mut Ears) -> Vec<Event> {
-        if !self.renewal.as_ref().is_some_and(|renewal| renewal.is_tested) {
+        if !self.renewal.as_ref().is_some_and(Renewal::is_due) {
             return vec![];
         }
         let waits = match SignalsWait::begin() {
@@ -266,23 +272,10 @@ impl Runner {
 
     /// What the next runner is to know, in a memfd.
     fn state(&self, next: Next) -> Result<OwnedFd, Failure> {
-        let machine = self.machine.keep(Instant::now()).ok_or_else(|| {
+        let machine = self.machine.keep(self.memory.clock).ok_or_else(|| {
             Failure::new(Reason::UnderWay, "a start of the program is under way, or the service stops")
         })?;
-        let one = |(number, one): (&u64, &super::Generation)| One {
-            number: *number,
-            group: match one.fence {
-                Fence::Group(group) => Some(group),
-                Fence::Cgroup(_) => None,
-            },
-            main: one.main.as_ref().map(Pidfd::pid),
-            is_child: one.is_child,
-            ended: one.ended.clone(),
-            status: one.status.clone(),
-        };
-        let generations = self.generations.iter().map(one).collect();
-        let mut state = State::new(machine, generations).with_failure(self.last_failure.as_ref());
-        (state.told_live, state.live_name) = (self.told_live, self.live_name.clone());
+        let mut state = self.summary(machine);
         (state.settings, state.next) = (self.settings.clone(), next);
         memfd::sealed(&state.write()).map_err(|error| Failure::from_io(Reason::Spawn, "make a memfd", &error))
     }
@@ -296,6 +289,7 @@ impl Runner {
             passed.extend(one.herald().map(|herald| (format!("{HERALD}{number}"), herald)));
         }
         passed.push((CONTROL.into(), self.callers.socket()));
+        passed.extend(self.memory.file().map(|file| (RUNNER.into(), file)));
         passed.push((STATE.into(), state.as_fd()));
         passed
     }

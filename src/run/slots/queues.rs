@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::super::address::Kind;
 use super::super::table::Entry;
-use super::{Group, Slots, all_sockets};
+use super::{Group, Slots};
 use crate::sys::door;
 
 impl Slots {
@@ -24,7 +24,7 @@ impl Slots {
 
     /// How much waits in each slot: bytes of datagrams, and connections.
     fn waiting(&self) -> Vec<(u64, u64)> {
-        let sockets = all_sockets();
+        let sockets = self.sockets();
         let waiting = |slot: usize| {
             let inodes = self.inodes(slot);
             let here = |entry: &&Entry| inodes.contains(&entry.inode);

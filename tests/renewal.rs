@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use crate::lab::{Output, Systemd};
 use crate::load::Connection;
 use crate::run::{ADDRESS, App, CLIENTS, PYTHON, THREE};
+use crate::slots::{hold, let_go};
 
 /// Where the runner's own program is, so that it can be replaced.
 const OWN: &str = "/run/own/handover";
@@ -88,7 +89,7 @@ fn a_self_test_says_what_is_wrong_with_the_state() {
         String::from_utf8(done.stdout).unwrap()
     };
     let good = r#"{"version":1,"generations":[],"told_live":null,"live_name":null,"last_failure":null,"settings":null,
-        "next":"Nothing","machine":{"generations":[],"last":1,"home":0,"restart":null,"crashes":0}}"#;
+        "next":"Nothing","machine":{"generations":[],"last":1,"home":0,"restart":null,"crashes":0,"served":true}}"#;
     assert_eq!(said(good), "well");
     assert!(said(&good.replace(":1,", ":2,")).contains("is of version 2, and this one reads 1 at most"));
     assert!(said("nonsense").contains("makes no sense"));
@@ -120,7 +121,7 @@ on_every_systemd! {
             load.pass_each(3);
         }
         load.stop().assert_nothing_lost();
-        assert!(!app.journal_has("process groups"), "a delegated cgroup is the user's own");
+        assert!(!app.journal_has("no cgroup of their own"), "a delegated cgroup is the user's own");
         assert!(!app.journal_has("cannot be read from who asks"));
     }
 
@@ -148,7 +149,7 @@ on_every_systemd! {
         let mut before = None;
         for _ in 0..3 {
             // One generation drains meanwhile.
-            let (live, mark) = (app.upgrade(), app.machine.mark());
+            let (mark, live) = (app.machine.mark(), app.upgrade());
             let done = app.renew();
             assert_eq!((done.status, &*done.stdout), (0, &*format!("{main} serves now\n")), "{done:?}");
             assert_eq!((app.main(), app.live()), (main, live));
@@ -185,10 +186,11 @@ on_every_systemd! {
 
     fn a_runner_that_passes_connections_on_is_not_renewed_before_they_have_ended(systemd) {
         let app = App::prepare(systemd, THREE, "", PYTHON, "");
+        hold(&app);
+        let mark = app.machine.mark();
         let clients: Vec<_> =
             (0..12).map(|_| app.machine.enter_network(|| Connection::open(ADDRESS)).unwrap()).collect();
-        let mark = app.machine.mark();
-        app.machine.succeed(&["systemctl", "start", "app.service"]);
+        let_go(&app);
         app.machine.await_journal(&mark, &["-u", "app"], "are passed on");
         let done = app.renew();
         assert!(done.status == 11 && done.stderr.contains("connections go through this process"), "{done:?}");

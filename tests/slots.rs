@@ -1,10 +1,11 @@
-//! `handover run` with slots other than those of one TCP port: datagrams, both families, unix sockets.
+//! `handover run` and its slots: what waits in them from before the first steering, datagrams, both families, unix
+//! sockets.
 
 use std::net::{SocketAddr, UdpSocket};
 
 use crate::lab::{Systemd, slowness};
 use crate::load::{Connection, PATIENCE};
-use crate::run::{ADDRESS, App};
+use crate::run::{ADDRESS, App, PYTHON, THREE};
 
 /// Answers every datagram to port 8080 of all addresses of both families with its pid.
 const DATAGRAMS: &str = "\
@@ -109,6 +110,17 @@ fn served_by_datagrams(systemd: Systemd, options: &str) -> App {
     app
 }
 
+/// Keeps the service from running anything of its own until [`let_go`].
+pub(crate) fn hold(app: &App) {
+    app.machine.succeed(&["mkfifo", "/run/go"]);
+    app.machine.unit("app.service.d/hold.conf", "[Service]\nExecStartPre=/bin/sh -c 'read go < /run/go'\n");
+}
+
+/// Lets it go on.
+pub(crate) fn let_go(app: &App) {
+    app.machine.succeed(&["sh", "-c", "echo go > /run/go"]);
+}
+
 /// A service with a unix socket of this kind of line.
 fn at_a_unix_socket(systemd: Systemd, line: &str, argument: &str) -> App {
     let program = format!("/usr/bin/python3 /run/unix.py {argument}");
@@ -128,7 +140,9 @@ on_every_systemd! {
     fn datagrams_that_come_before_the_first_steering_are_answered_wherever_they_wait(systemd) {
         for options in ["", "--strategy serial"] {
             let app = served_by_datagrams(systemd, options);
+            hold(&app);
             let clients: Vec<_> = (0..12).map(|_| ask(&app, ADDRESS)).collect();
+            let_go(&app);
             let pids: Vec<_> = clients.iter().map(|client| answer(client).unwrap()).collect();
             let distinct = pids.iter().collect::<std::collections::BTreeSet<_>>().len();
             assert!(distinct > 1, "twelve clients wait in more than one of three slots");
@@ -138,6 +152,24 @@ on_every_systemd! {
             let live = app.upgrade();
             assert_eq!(answer(&ask(&app, ADDRESS)).unwrap(), live);
         }
+    }
+
+    fn connections_that_come_before_the_first_steering_are_served_wherever_they_wait(systemd) {
+        let app = App::prepare(systemd, THREE, "", PYTHON, "");
+        hold(&app);
+        let clients: Vec<_> = (0..12)
+            .map(|_| {
+                let mut client = app.machine.enter_network(|| Connection::open(ADDRESS)).unwrap();
+                client.send("/", true).unwrap();
+                client
+            })
+            .collect();
+        let_go(&app);
+        for mut client in clients {
+            assert_eq!(client.answer().unwrap().body, "hello\n");
+        }
+        assert!(app.journal_has("are passed on"), "twelve connections wait in more than one of three slots");
+        app.upgrade();
     }
 
     fn one_datagram_before_the_first_steering_costs_no_second_start(systemd) {

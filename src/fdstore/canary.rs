@@ -8,6 +8,9 @@
 //! limit unknown    the same for every fd; a burst proves 1, 2, 4 ... 256 places at a time
 //! ```
 //!
+//! A process that forks while a canary is on its way has that end, too, until its child is executed: then the
+//! canary seems to live for as long, and only the next one tells.
+//!
 //! A canary is watched by PID 1: when this process closes its end, or is killed, the canary goes by
 //! itself. So none is ever left in the store, and none comes back at a start.
 

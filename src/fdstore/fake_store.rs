@@ -1,6 +1,7 @@
 //! PID 1's store for tests: a thread that keeps descriptors as PID 1 does, up to a limit.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -11,6 +12,7 @@ use super::bounds::Bounds;
 use super::store::Store;
 use crate::notify::fake_manager::{FakeManager, LONG};
 use crate::notify::{Address, Message, Notifier, NotifyState, parse};
+use crate::sys::dgram::{Readiness, wait};
 
 /// Ends the thread.
 const END: &str = "X_END=1";
@@ -111,8 +113,20 @@ fn serve(
             held.retain(|(held, _)| Some(held) != name.as_ref());
         } else if says.contains(&("FDSTORE", "1")) {
             let room = limit.load(Ordering::SeqCst).saturating_sub(held.len());
-            held.extend(fds.into_iter().take(room).map(|fd| (name.clone().unwrap(), fd)));
+            let mut fds = fds.into_iter();
+            held.extend(fds.by_ref().take(room).map(|fd| (name.clone().unwrap(), fd)));
+            fds.for_each(close);
         }
+    }
+}
+
+/// Closes what is not kept. Of a pipe that is done when nobody has this end any more: a child of another test has
+/// copies of all that is open here, until its execve(2).
+fn close(fd: OwnedFd) {
+    let other_end = File::open(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    drop(fd);
+    if let Ok(other_end) = other_end {
+        let _ = wait(other_end.as_fd(), Readiness::Readable, LONG);
     }
 }
 

@@ -269,6 +269,7 @@ fn mount_point(mountinfo: &str) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::process::{Command, Stdio};
 
     #[test]
@@ -281,7 +282,12 @@ mod tests {
 
     #[test]
     fn a_process_belongs_by_session_by_parent_or_by_what_it_was_started_with() {
-        let mut cat = Command::new("cat").env("INVOCATION_ID", "abc").stdin(Stdio::piped()).spawn().unwrap();
+        let mut cat = Command::new("cat");
+        let mut cat =
+            cat.env("INVOCATION_ID", "abc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Its environment is there a moment after the parent knows of it.
+        cat.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        cat.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let pid = cat.id().cast_signed();
         let by = |sessions: &[i32], invocation: &str| {
             let traces =

@@ -268,7 +268,11 @@ mod tests {
             // One that its own side has ended first is kept for a minute, and nobody wants it any more.
             accepted.shutdown(std::net::Shutdown::Write).unwrap();
             drop((accepted, clients));
-            assert_eq!(found().iter().filter(|one| one.state == 1).count(), 0, "{:?}", found());
+            // A child of another test may have copies of them until its execve(2).
+            let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            while found().iter().any(|one| one.state == 1) {
+                assert!(std::time::Instant::now() < until, "{:?}", found());
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! A stand-in for PID 1 with units of its own, as an ordinary process: no root, no machine, no systemd.
 
+mod container;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
@@ -159,8 +161,8 @@ impl Standin {
             command = Command::new(self.copy(program.as_ref()));
             command.uid(NOBODY).gid(NOBODY);
         } else if self.kind == Kind::Process1 {
-            command = Command::new("unshare");
-            command.args(["--pid", "--fork", "--kill-child", "--mount-proc", program]);
+            command = self.container();
+            command.arg(program);
         } else if let [wrapper, words @ ..] = &*self.wrapper {
             command = Command::new(wrapper);
             command.args(words).arg(program);
@@ -300,6 +302,9 @@ impl Drop for Standin {
         }
         if std::thread::panicking() {
             println!("the stand-in said:\n{}", self.log());
+        }
+        if self.kind == Kind::Process1 {
+            self.remove_container();
         }
         let _ = fs::remove_dir_all(&self.folder);
     }

@@ -9,7 +9,8 @@ use crate::standin::{PATIENCE, Standin};
 /// Skips where there can be no pid namespace; in CI that is a failure.
 fn can_be_process_1() -> bool {
     let mut command = Command::new("unshare");
-    let tried = command.args(["--pid", "--fork", "--mount-proc", "true"]).stderr(Stdio::null()).status();
+    let tried =
+        command.args(["--pid", "--cgroup", "--fork", "--mount-proc", "true"]).stderr(Stdio::null()).status();
     let can = tried.is_ok_and(|status| status.success());
     if !can {
         assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: no pid namespace");

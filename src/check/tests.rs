@@ -36,6 +36,7 @@ fn checked(service: &[u8], socket: &[u8], version: u16) -> Vec<Finding> {
     };
     let paths = files.map(write);
     let units = Units::of(unit::survey(&paths, Host::default()), Vec::new());
+    std::fs::remove_dir_all(folder).unwrap();
     check(&units, Version::parse(&version.to_string()).unwrap())
 }
 

@@ -259,9 +259,8 @@ impl Generation {
     /// Has it find the end of those of its connections that have rested for so long after an answer: it closes
     /// them then. Not of those whose clients have not asked yet, or wait: a program may well drop what it is
     /// doing for a connection when it finds its end.
-    pub(crate) fn half_close(&mut self, slots: &Slots, table: &[Entry], silent: Duration) {
-        let ports = slots.ports();
-        let open = table.iter().filter(|one| one.is_connection() && ports.contains(&one.port));
+    pub(crate) fn half_close(&mut self, table: &[Entry], silent: Duration) {
+        let open = table.iter().filter(|one| one.is_connection());
         let open = open.map(|one| one.inode).filter(|inode| !self.half_closed.contains(inode)).collect();
         for (inode, (pid, number)) in inside::holders(&self.fence.pids(), &open) {
             let copy = Pidfd::open(pid).and_then(|process| other::copy_of(&process, number));
@@ -273,12 +272,11 @@ impl Generation {
         }
     }
 
-    /// How many connections it has, and how many wait for it.
+    /// How many connections it has, and how many wait for it; `table` is of the slots' addresses alone.
     pub(crate) fn load(&self, slots: &Slots, table: &[Entry]) -> (usize, usize) {
-        let (ports, queues) = (slots.ports(), slots.inodes(self.slot));
+        let queues = slots.inodes(self.slot);
         let own = inside::sockets(&self.fence.pids());
-        let connection =
-            |one: &&Entry| one.is_connection() && ports.contains(&one.port) && own.contains(&one.inode);
+        let connection = |one: &&Entry| one.is_connection() && own.contains(&one.inode);
         let queue = |one: &&Entry| queues.contains(&one.inode) && one.waiting > 0;
         (table.iter().filter(connection).count(), table.iter().filter(queue).count())
     }

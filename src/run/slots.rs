@@ -195,11 +195,6 @@ impl Slots {
         self.groups.iter().map(|group| group.inode(slot)).collect()
     }
 
-    /// The ports of all of them.
-    pub(crate) fn ports(&self) -> HashSet<u16> {
-        self.groups.iter().filter_map(|group| Some(group.place?.address.port())).collect()
-    }
-
     /// Every socket at the addresses of the slots, of whomever.
     pub(crate) fn sockets(&self) -> Vec<Entry> {
         sockets::at(self.groups.iter().filter_map(|group| group.place))

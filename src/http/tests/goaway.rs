@@ -78,18 +78,22 @@ impl Frames {
     }
 }
 
+/// Waits until so much is in flight: a conversation, and each of its streams.
+async fn until_in_flight(process: &Process, count: usize) {
+    soon(async {
+        while process.drain.in_flight() != count {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_is_on_its_way_when_a_client_of_http2_is_asked_to_leave_is_answered() {
     let mut old = Process::new("old");
     let mut client = Frames::connect(&old).await;
     client.get(1, "/wait").await;
-    // The conversation, and the stream.
-    soon(async {
-        while old.drain.in_flight() < 2 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until_in_flight(&old, 2).await;
     old.retire();
     assert_eq!(client.goaway().await, ALL, "at first it takes everything");
     client.get(3, "/late").await;
@@ -113,12 +117,7 @@ async fn a_stream_that_does_not_end_is_cut_at_the_deadline() {
     let mut old = Process::new("old");
     let mut client = Frames::connect(&old).await;
     client.get(1, "/wait").await;
-    soon(async {
-        while old.drain.in_flight() < 2 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until_in_flight(&old, 2).await;
     old.retire();
     client.goaway().await;
     let ping = client.next_of(PING).await;
@@ -127,10 +126,5 @@ async fn a_stream_that_does_not_end_is_cut_at_the_deadline() {
     assert_eq!(old.drain.in_flight(), 2, "it may take until then");
     old.drain.cut();
     assert!(client.next().await.is_none());
-    soon(async {
-        while old.drain.in_flight() > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until_in_flight(&old, 0).await;
 }

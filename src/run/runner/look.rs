@@ -90,7 +90,7 @@ impl Runner {
         if let Some(silent) = self.options.idle {
             for number in &draining {
                 if let Some(generation) = self.generations.get_mut(number) {
-                    generation.half_close(&self.slots, &table, silent);
+                    generation.half_close(&table, silent);
                 }
             }
         }

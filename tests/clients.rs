@@ -14,6 +14,7 @@
 
 #[expect(dead_code, reason = "a script wants less of them than tests do")]
 mod load;
+mod progress;
 #[expect(dead_code, reason = "the same")]
 mod sessions;
 

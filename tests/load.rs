@@ -14,13 +14,14 @@ pub(crate) mod guest;
 use std::collections::BTreeSet;
 use std::io::{PipeReader, PipeWriter};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::lab::{Machine, slowness};
+use crate::progress::Progress;
 pub(crate) use connection::{Answer, Connection, Loss, Sight};
 use guest::Guest;
 
@@ -82,31 +83,6 @@ impl Bell {
     }
 }
 
-/// How many requests each client has finished.
-#[derive(Debug)]
-struct Progress {
-    done: Mutex<Vec<u64>>,
-    more: Condvar,
-}
-
-impl Progress {
-    fn done(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.done.lock().expect("no client panics with a count in its hands")
-    }
-
-    fn add(&self, client: usize) {
-        self.done()[client] += 1;
-        self.more.notify_all();
-    }
-
-    /// Waits until `reached`; clients that need more than [`PATIENCE`] for that stand still.
-    fn wait(&self, reached: impl Fn(&[u64]) -> bool) {
-        let waited = self.more.wait_timeout_while(self.done(), PATIENCE * slowness(), |done| !reached(done));
-        let (done, result) = waited.expect("no client panics with a count in its hands");
-        assert!(!result.timed_out(), "the clients stand still at {done:?}");
-    }
-}
-
 /// What the clients saw.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -128,7 +104,7 @@ impl Load {
     /// Starts clients inside `machine`, and returns once each has had its first answer.
     pub(crate) fn start(machine: &Machine, address: &'static str, clients: &[Client]) -> Self {
         let (stop, bell) = Bell::new();
-        let progress = Arc::new(Progress { done: Mutex::new(vec![0; clients.len()]), more: Condvar::new() });
+        let progress = Arc::new(Progress::of(clients.len(), PATIENCE * slowness()));
         let start = |(number, client): (usize, &Client)| {
             let (client, bell, progress) = (*client, bell.clone(), Arc::clone(&progress));
             machine.network_thread(&format!("{client:?} {number}"), move || {
@@ -139,7 +115,7 @@ impl Load {
             })
         };
         let clients = clients.iter().enumerate().map(start).collect();
-        progress.wait(|done| done.iter().all(|done| *done > 0));
+        progress.begin();
         Self { stop, progress, clients }
     }
 
@@ -150,19 +126,12 @@ impl Load {
 
     /// Lets the clients finish `more` requests.
     pub(crate) fn pass(&self, more: u64) {
-        let goal = self.answered() + more;
-        self.progress.wait(|done| done.iter().sum::<u64>() >= goal);
+        self.progress.pass(more);
     }
 
     /// Lets every client finish `more` requests.
     pub(crate) fn pass_each(&self, more: u64) {
-        let before = self.progress.done().clone();
-        self.progress.wait(|done| done.iter().zip(&before).all(|(now, before)| *now >= before + more));
-    }
-
-    /// How many requests were answered until now.
-    pub(crate) fn answered(&self) -> u64 {
-        self.progress.done().iter().sum()
+        self.progress.pass_each(more);
     }
 
     /// Lets each client finish its request, and adds up.

@@ -14,6 +14,8 @@
 mod lab;
 #[allow(dead_code, unused_imports, reason = "the scenarios need more of it")]
 mod load;
+#[allow(dead_code, reason = "the scenarios need more of it")]
+mod progress;
 
 #[path = "programs/list.rs"]
 mod list;

@@ -8,6 +8,7 @@ mod crowd;
 mod gate;
 mod load;
 mod process;
+mod progress;
 mod sessions;
 #[macro_use]
 mod standin;

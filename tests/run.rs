@@ -8,8 +8,9 @@ use crate::process::Process;
 
 pub(crate) const ADDRESS: &str = "127.0.0.1:8080";
 
-/// Four at a time: enough to meet every moment of an upgrade on two cores.
-pub(crate) const CLIENTS: [Client; 4] = [Client::Stranger(BREATH); 4];
+/// Four at a time: enough to meet every moment of an upgrade on two cores. Calmer ones than of our own
+/// services: each answer of python's server takes a millisecond or two of a processor.
+pub(crate) const CLIENTS: [Client; 4] = [Client::Stranger(BREATH.saturating_mul(5)); 4];
 
 /// python's own server, as it is.
 pub(crate) const PYTHON: &str = "/usr/bin/python3 -m http.server 8080";

@@ -8,10 +8,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,13 +23,14 @@ use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::lab::{Machine, slowness};
+use crate::progress::Progress;
 
 /// How late an answer may be before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Clients wait between two requests, for one of these many times, so that at every moment some are
+/// A session begins a request every so many milliseconds, each at a pace of its own: at every moment some are
 /// idle and some are not.
-const PACES: usize = 40;
+const PACES: RangeInclusive<u64> = 15..=34;
 
 /// Where a session connects to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl Address {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     stop: Arc<AtomicBool>,
-    board: Arc<Board>,
+    progress: Arc<Progress>,
     clients: Option<JoinHandle<Tally>>,
 }
 
@@ -80,70 +82,29 @@ pub(crate) struct Tally {
     pub(crate) failures: Vec<String>,
 }
 
-/// Where the sessions write how far they are.
-#[derive(Debug)]
-struct Board {
-    standing: Mutex<Standing>,
-    more: Condvar,
-}
-
-#[derive(Debug)]
-struct Standing {
-    answers: Vec<u64>,
-    /// The first that went wrong: nobody waits any longer then.
-    failure: Option<String>,
-}
-
-impl Board {
-    fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().expect("nobody panics with the board in hand")
-    }
-
-    fn write(&self, change: impl FnOnce(&mut Standing)) {
-        change(&mut self.standing());
-        self.more.notify_all();
-    }
-
-    /// Waits until `reached`; fails when a session does, or when all stand still.
-    fn wait(&self, reached: impl Fn(&[u64]) -> bool) {
-        let patience = 2 * PATIENCE * slowness();
-        let waited = self.more.wait_timeout_while(self.standing(), patience, |standing| {
-            standing.failure.is_none() && !reached(&standing.answers)
-        });
-        let (standing, result) = waited.expect("nobody panics with the board in hand");
-        let (failure, answers) = (standing.failure.clone(), standing.answers.clone());
-        drop(standing);
-        assert!(failure.is_none(), "{}", failure.unwrap_or_default());
-        assert!(!result.timed_out(), "the sessions stand still at {answers:?}");
-    }
-}
-
 impl Sessions {
     /// Opens one session for each address, and returns once each has had its first answer.
     pub(crate) fn open(machine: &Machine, addresses: Vec<Address>) -> Self {
-        let standing = Standing { answers: vec![0; addresses.len()], failure: None };
-        let board = Arc::new(Board { standing: Mutex::new(standing), more: Condvar::new() });
+        let progress = Arc::new(Progress::of(addresses.len(), 2 * PATIENCE * slowness()));
         let stop = Arc::new(AtomicBool::new(false));
-        let (theirs, stopped) = (Arc::clone(&board), Arc::clone(&stop));
+        let (theirs, stopped) = (Arc::clone(&progress), Arc::clone(&stop));
         let clients = machine.network_thread("sessions", move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(work(addresses, theirs, stopped))
         });
-        let sessions = Self { stop, board, clients: Some(clients) };
-        sessions.board.wait(|answers| answers.iter().all(|answers| *answers > 0));
+        let sessions = Self { stop, progress, clients: Some(clients) };
+        sessions.progress.begin();
         sessions
     }
 
     /// Lets every session have `more` answers.
     pub(crate) fn pass_each(&self, more: u64) {
-        let before = self.board.standing().answers.clone();
-        self.board.wait(|answers| answers.iter().zip(&before).all(|(now, before)| *now >= before + more));
+        self.progress.pass_each(more);
     }
 
     /// Lets the sessions have `more` answers together.
     pub(crate) fn pass(&self, more: u64) {
-        let goal = self.board.standing().answers.iter().sum::<u64>() + more;
-        self.board.wait(|answers| answers.iter().sum::<u64>() >= goal);
+        self.progress.pass(more);
     }
 
     /// Lets each session have its last answer, closes all, and adds up.
@@ -170,17 +131,17 @@ impl Tally {
 }
 
 /// All sessions, until they are stopped.
-async fn work(addresses: Vec<Address>, board: Arc<Board>, stop: Arc<AtomicBool>) -> Tally {
+async fn work(addresses: Vec<Address>, progress: Arc<Progress>, stop: Arc<AtomicBool>) -> Tally {
     let (local, mut tasks) = (LocalSet::new(), Vec::new());
-    let shared = Rc::new((board, stop));
+    let shared = Rc::new((progress, stop));
     for (number, address) in addresses.into_iter().enumerate() {
         let shared = Rc::clone(&shared);
         tasks.push(local.spawn_local(async move {
-            let (board, stop) = &*shared;
+            let (progress, stop) = &*shared;
             let mut tally = Tally::default();
-            if let Err(words) = session(number, &address, board, stop, &mut tally).await {
+            if let Err(words) = session(number, &address, progress, stop, &mut tally).await {
                 let words = format!("session {number} ({address:?}): {words}");
-                board.write(|standing| _ = standing.failure.get_or_insert_with(|| words.clone()));
+                progress.fail(&words);
                 tally.failures.push(words);
             }
             tally
@@ -203,7 +164,7 @@ async fn work(addresses: Vec<Address>, board: Arc<Board>, stop: Arc<AtomicBool>)
 async fn session(
     number: usize,
     address: &Address,
-    board: &Board,
+    progress: &Progress,
     stop: &AtomicBool,
     tally: &mut Tally,
 ) -> Result<(), String> {
@@ -215,7 +176,7 @@ async fn session(
         two: None,
         last: String::new(),
     };
-    let pace = u64::try_from(1 + number % PACES).unwrap_or(1);
+    let pace = PACES.cycle().nth(number).unwrap_or(*PACES.start());
     let mut pace = interval(Duration::from_millis(pace));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !stop.load(Ordering::Relaxed) {
@@ -224,7 +185,7 @@ async fn session(
         client.ask(tally).await.map_err(|words| format!("request #{}: {words}", client.tag))?;
         tally.stall = tally.stall.max(begin.elapsed());
         tally.answers += 1;
-        board.write(|standing| standing.answers[number] += 1);
+        progress.add(number);
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ on_every_systemd! {
                 Blow::Kill => keeper.kill(),
                 Blow::KillInUpgrade => {
                     let reload = keeper.machine.spawn(&RELOAD);
-                    sessions.pass(chance.below(300));
+                    sessions.pass(chance.below(200));
                     keeper.kill();
                     // It succeeded if it was over before, or the killed one was the old one's successor.
                     finish(reload);
@@ -44,7 +44,7 @@ on_every_systemd! {
             let new = keeper.main_pid();
             assert_ne!(new, main, "after {blow:?}");
             main = new;
-            sessions.pass(chance.below(1000));
+            sessions.pass(chance.below(500));
         }
         let tally = sessions.stop();
         println!(

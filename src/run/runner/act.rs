@@ -74,15 +74,18 @@ impl Runner {
                 self.settings = self.fresh_settings.take().or_else(|| self.settings.take());
                 // For PID 1 that is what a signal would ask for: it need not send one.
                 self.say_reloading().await;
-                self.end_reloading().await;
-                // Who hears the answer looks at the status next.
+                // Whoever hears of the end looks at the status next.
                 self.tell_status().await;
+                self.end_reloading().await;
                 let main = self.generations.get(&number).and_then(|one| one.main.as_ref());
                 self.answer(&Answer::Switched { pid: main.map_or(0, |main| main.pid()) });
                 self.waiting = None;
             }
             Action::Failed(failure) => self.failed(failure).await,
-            Action::Serving { .. } => self.say_ready().await,
+            Action::Serving { .. } => {
+                self.tell_status().await;
+                self.say_ready().await;
+            }
             Action::Crashed { how, pause } => self.journal.write(Entry::Crashed { how, pause }),
             Action::Retired { number, cut } => self.journal.write(Entry::Retired { number, cut }),
             Action::Exit(end) => {

@@ -205,8 +205,9 @@ impl Runner {
     /// The first events of a runner that was started by PID 1.
     async fn take_up(&mut self) -> Vec<Event> {
         if let Some((number, slot)) = self.machine.live() {
-            self.journal.write(Entry::Resumed { number, slot });
+            self.tell_status().await;
             self.say_ready().await;
+            self.journal.write(Entry::Resumed { number, slot });
         }
         self.pick_up().await;
         vec![Event::Tick]

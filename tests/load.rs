@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::setpriority_process;
 
 use crate::lab::{Machine, slowness};
 use crate::progress::Progress;
@@ -32,6 +33,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// still meets every phase, and what they test has processors left. Of clients in a hurry, who take all there
 /// are, `http::upgrades` and `http::outside` have crowds.
 pub(crate) const BREATH: Duration = Duration::from_millis(2);
+
+/// The nice value of a thread (setpriority(2)) that is to have what others leave of the processors: services are
+/// what is tested, and clients in a hurry would take most of the time from them.
+const WHAT_IS_LEFT: i32 = 10;
 
 /// How a client uses its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +195,9 @@ impl Client {
         if let Self::Guest(guest) = self {
             return guest.work(address, bell, tally, each);
         }
+        if self.is_hurried() {
+            setpriority_process(None, WHAT_IS_LEFT).expect("a thread may be nicer");
+        }
         let mut kept: Option<Connection> = None;
         let mut numbers = first..;
         while !bell.rings_within(self.pause()) {
@@ -225,6 +233,11 @@ impl Client {
     /// Whether each request has a connection of its own.
     fn is_new(self) -> bool {
         matches!(self, Self::NewConnection | Self::Calling(_) | Self::Stranger(_))
+    }
+
+    /// Whether it would take all the processors that there are.
+    fn is_hurried(self) -> bool {
+        matches!(self, Self::NewConnection | Self::Thinking(Duration::ZERO))
     }
 
     /// How long it waits where it has no connection that could end meanwhile.

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::lab::{Machine, Systemd, finish};
 use crate::load::Connection;
-use crate::run::{ADDRESS, App, CLIENTS, PYTHON, THREE};
+use crate::run::{ADDRESS, App, CLIENTS, STRANGER, THREE};
 
 /// What `systemctl reload` is, with a deadline.
 const RELOAD: [&str; 5] = ["timeout", "60", "systemctl", "reload", "app"];
@@ -21,7 +21,7 @@ fn assert_served(mut client: Connection) {
 
 /// A service with three generations, a client at each of the old ones, and the third one live.
 fn full(systemd: Systemd, options: &str) -> (App, [Connection; 2]) {
-    let app = App::boot(systemd, THREE, options, PYTHON);
+    let app = App::boot(systemd, THREE, options, STRANGER);
     let first = keep(&app);
     app.upgrade();
     let second = keep(&app);
@@ -72,7 +72,7 @@ on_every_systemd! {
     }
 
     fn a_generation_that_gets_its_signal_first_ends_by_itself_and_nobody_waits_until_it_is_empty(systemd) {
-        let app = App::boot(systemd, THREE, "--signal-first", PYTHON);
+        let app = App::boot(systemd, THREE, "--signal-first", STRANGER);
         let mut client = keep(&app);
         let mark = app.machine.mark();
         app.upgrade();
@@ -81,7 +81,7 @@ on_every_systemd! {
     }
 
     fn handover_upgrade_follows_until_the_old_generation_has_left(systemd) {
-        let app = App::boot(systemd, THREE, "", PYTHON);
+        let app = App::boot(systemd, THREE, "", STRANGER);
         let client = keep(&app);
         let old = app.process(app.live());
         let told = app.machine.spawn(&["timeout", "60", "handover", "upgrade", "--wait", "drained", "app"]);
@@ -95,7 +95,7 @@ on_every_systemd! {
     }
 
     fn slots_without_a_socket_unit_outlive_a_restart(systemd) {
-        let app = App::boot(systemd, "", "", PYTHON);
+        let app = App::boot(systemd, "", "", STRANGER);
         let (load, kept) = (app.load(), store(&app.machine));
         for _ in 0..2 {
             app.machine.succeed(&["systemctl", "restart", "app.service"]);
@@ -106,7 +106,7 @@ on_every_systemd! {
     }
 
     fn whoever_is_killed_at_whatever_moment_nobody_is_refused(systemd) {
-        let app = App::prepare(systemd, THREE, "", PYTHON, "KillMode=process\n");
+        let app = App::prepare(systemd, THREE, "", STRANGER, "KillMode=process\n");
         app.machine.succeed(&["systemctl", "start", "app.service"]);
         let rounds = if systemd == Systemd::V257 { 24 } else { 8 };
         // Numbers that have no order, and are the same each time.

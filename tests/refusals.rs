@@ -2,7 +2,7 @@
 
 use nix::libc;
 
-use crate::run::{App, PYTHON, SCRIPT, THREE};
+use crate::run::{App, SCRIPT, STRANGER, THREE};
 
 /// Puts a filter with a listener of its own on itself, which passes everything, and executes its arguments.
 const ABOVE: &str = "\
@@ -141,8 +141,8 @@ on_every_systemd! {
     fn another_seccomp_listener_above_is_told_of_before_anything_runs(systemd) {
         let calls = [("SECCOMP", libc::SYS_seccomp), ("FCNTL", libc::SYS_fcntl)];
         let above = calls.iter().fold(ABOVE.to_owned(), |text, (name, number)| text.replace(name, &number.to_string()));
-        let exec = format!("ExecStart=\nExecStart=/usr/bin/perl /run/above.pl /usr/bin/handover run -- {PYTHON}\nRestart=no\n");
-        let app = App::prepare(systemd, THREE, "", PYTHON, &exec);
+        let exec = format!("ExecStart=\nExecStart=/usr/bin/perl /run/above.pl /usr/bin/handover run -- {STRANGER}\nRestart=no\n");
+        let app = App::prepare(systemd, THREE, "", STRANGER, &exec);
         app.machine.push("/run/above.pl", above, 0o644);
         let mark = app.machine.mark();
         assert_ne!(app.machine.run(&["systemctl", "start", "app.service"]).status, 0);

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 
 use crate::lab::{Output, Systemd};
 use crate::load::Connection;
-use crate::run::{ADDRESS, App, CLIENTS, PYTHON, THREE};
+use crate::run::{ADDRESS, App, CLIENTS, STRANGER, THREE};
 use crate::slots::{hold, let_go};
 
 /// Where the runner's own program is, so that it can be replaced.
@@ -34,8 +34,8 @@ const RENEWED: &str = "the programs have not noticed";
 impl App {
     /// A service whose runner can be replaced.
     fn renewable(systemd: Systemd, sockets: &str, more: &str) -> Self {
-        let exec = format!("ExecStart=\nExecStart={OWN} run -- {PYTHON}\n{more}");
-        let app = Self::prepare(systemd, sockets, "", PYTHON, &exec);
+        let exec = format!("ExecStart=\nExecStart={OWN} run -- {STRANGER}\n{more}");
+        let app = Self::prepare(systemd, sockets, "", STRANGER, &exec);
         app.replace_runner("cp /usr/bin/handover");
         app.machine.succeed(&["systemctl", "start", "app.service"]);
         app
@@ -172,7 +172,7 @@ on_every_systemd! {
 
     fn a_program_asks_the_next_runner_and_speaks_to_it_as_to_the_last(systemd) {
         let exec = "ExecStart=\nExecStart=/usr/bin/handover run -- /usr/bin/python3 /run/binder.py\n";
-        let app = App::prepare(systemd, THREE, "", PYTHON, exec);
+        let app = App::prepare(systemd, THREE, "", STRANGER, exec);
         app.machine.push("/run/binder.py", BINDER, 0o644);
         app.machine.succeed(&["systemctl", "start", "app.service"]);
         for time in 1..4 {
@@ -185,7 +185,7 @@ on_every_systemd! {
     }
 
     fn a_runner_that_passes_connections_on_is_not_renewed_before_they_have_ended(systemd) {
-        let app = App::prepare(systemd, THREE, "", PYTHON, "");
+        let app = App::prepare(systemd, THREE, "", STRANGER, "");
         hold(&app);
         let mark = app.machine.mark();
         let clients: Vec<_> =

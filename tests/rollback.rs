@@ -7,8 +7,8 @@ on_every_systemd! {
         let app = App::boot(systemd, THREE, "--settle 2s", SCRIPT);
         let load = app.load();
         for (script, words) in [
-            ("exec timeout 1 python3 -m http.server 8080", "exited with status 124"),
-            ("exec timeout -s KILL 1 python3 -m http.server 8080", "was killed by SIGKILL"),
+            ("exec timeout 1 stranger 8080", "exited with status 124"),
+            ("exec timeout -s KILL 1 stranger 8080", "was killed by SIGKILL"),
         ] {
             app.machine.push(SCRIPT, format!("#!/bin/sh\n{script}\n"), 0o755);
             let (status, text) = app.failed_upgrade();
@@ -19,14 +19,16 @@ on_every_systemd! {
     }
 
     fn a_canary_whose_probe_fails_loses_its_share_at_once(systemd) {
-        let app = App::boot(systemd, THREE, "--canary 20%:60s --probe http:/index.html", SCRIPT);
-        app.machine.succeed(&["sh", "-c", "mkdir /run/two && cp /srv/index.html /run/two && touch /run/two/index.htm"]);
-        app.machine.push(SCRIPT, "#!/bin/sh\ncd /run/two && exec python3 -m http.server 8080\n", 0o755);
+        let app = App::prepare(systemd, THREE, "--canary 20%:60s --probe http:/health", SCRIPT, "");
+        app.machine.push("/srv/health", "well\n", 0o644);
+        app.machine.succeed(&["systemctl", "start", "app.service"]);
+        app.machine.succeed(&["cp", "-r", "/srv", "/run/two"]);
+        app.machine.push(SCRIPT, "#!/bin/sh\ncd /run/two && exec stranger 8080\n", 0o755);
         let (load, mark, live) = (app.load(), app.machine.mark(), app.live());
         let reload = app.machine.spawn(&["timeout", "60", "systemctl", "reload", "app"]);
         app.machine.await_journal(&mark, &["-u", "app"], "gets 20 % of what is new");
         load.pass_each(3);
-        app.machine.succeed(&["rm", "/run/two/index.html"]);
+        app.machine.succeed(&["rm", "/run/two/health"]);
         assert_ne!(crate::lab::finish(reload).status, 0);
         let text = app.machine.show("app", "StatusText");
         assert!(text.starts_with("upgrade failed: probe-failed: ") && app.live() == live, "{text}");

@@ -2,18 +2,21 @@
 
 use rustix::process::Signal;
 
-use crate::lab::{Machine, Output, Systemd};
+use crate::lab::{Machine, Output, Systemd, executable};
 use crate::load::{BREATH, Client, Connection, Load};
 use crate::process::Process;
 
 pub(crate) const ADDRESS: &str = "127.0.0.1:8080";
 
 /// Four at a time: enough to meet every moment of an upgrade on two cores. Calmer ones than of our own
-/// services: each answer of python's server takes a millisecond or two of a processor.
+/// services: an answer of python's server takes a millisecond or two of a processor.
 pub(crate) const CLIENTS: [Client; 4] = [Client::Stranger(BREATH.saturating_mul(5)); 4];
 
 /// python's own server, as it is.
 pub(crate) const PYTHON: &str = "/usr/bin/python3 -m http.server 8080";
+
+/// A server of ours that knows nothing either, and starts at once.
+pub(crate) const STRANGER: &str = "/usr/bin/stranger 8080";
 
 /// The same, started by a script that a test can replace.
 pub(crate) const SCRIPT: &str = "/run/program";
@@ -63,9 +66,10 @@ impl App {
     /// Installs the units and starts the sockets, if there are any.
     pub(crate) fn prepare(systemd: Systemd, sockets: &str, options: &str, program: &str, more: &str) -> Self {
         let machine = Machine::with(systemd).with_programs();
-        let machine = machine.bind(env!("CARGO_BIN_EXE_handover"), "/usr/bin/handover").boot();
+        let machine = machine.bind(env!("CARGO_BIN_EXE_handover"), "/usr/bin/handover");
+        let machine = machine.bind(executable().with_file_name("stranger"), "/usr/bin/stranger").boot();
         machine.push("/srv/index.html", "hello\n", 0o644);
-        machine.push(SCRIPT, format!("#!/bin/sh\nexec {PYTHON}\n"), 0o755);
+        machine.push(SCRIPT, format!("#!/bin/sh\nexec {STRANGER}\n"), 0o755);
         let service = format!(
             "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=notify\nNotifyAccess=main\nDelegate=yes\n\
              ExecStart=/usr/bin/handover run {options} -- {program}\nExecReload=/usr/bin/handover reload\n\
@@ -146,7 +150,7 @@ on_every_systemd_with_programs! {
         let never_listens = python("s.bind((\"0.0.0.0\", 8080)); select.select([], [], [])");
         let versions = [
             ("exit 3", "22", "exited with status 3"),
-            ("exec python3 -m http.server 8081", "30", "it binds 0.0.0.0:8081, where no slot is"),
+            ("exec stranger 8081", "30", "it binds 0.0.0.0:8081, where no slot is"),
             ("exec python3 -m http.server --bind :: 8080", "22", "write ListenStream=[::]:8080"),
             ("exec cat /dev/fd/1", "22", "exited"),
             ("exec tail -f /dev/null", "25", "nobody in it waits on all of its sockets"),
@@ -160,14 +164,14 @@ on_every_systemd_with_programs! {
         }
         app.machine.push(SCRIPT, "no program", 0o644);
         assert_eq!(app.failed_upgrade().0, "21");
-        app.machine.push(SCRIPT, format!("#!/bin/sh\nexec {PYTHON}\n"), 0o755);
+        app.machine.push(SCRIPT, format!("#!/bin/sh\nexec {STRANGER}\n"), 0o755);
         app.upgrade();
         load.pass_each(2);
         load.stop().assert_nothing_lost();
     }
 
     fn a_killed_program_is_started_again_in_its_slot_and_nobody_is_refused(systemd) {
-        let app = App::boot(systemd, THREE, "", PYTHON);
+        let app = App::boot(systemd, THREE, "", STRANGER);
         let load = app.load();
         for _ in 0..3 {
             let (live, mark) = (app.live(), app.machine.mark());
@@ -198,7 +202,7 @@ on_every_systemd_with_programs! {
     }
 
     fn on_a_single_socket_it_works_and_the_journal_says_what_that_costs(systemd) {
-        let app = App::boot(systemd, "ListenStream=0.0.0.0:8080\n", "", PYTHON);
+        let app = App::boot(systemd, "ListenStream=0.0.0.0:8080\n", "", STRANGER);
         assert!(app.journal_has("can have no second socket"));
         let load = app.load();
         let first = app.live();
@@ -226,10 +230,10 @@ on_every_systemd_with_programs! {
     fn a_new_version_that_does_not_pass_its_probe_gets_no_client(systemd) {
         let app = App::boot(systemd, THREE, "--probe http:/index.html --ready-timeout 2s", SCRIPT);
         let load = app.load();
-        app.machine.push(SCRIPT, "#!/bin/sh\ncd /usr && exec python3 -m http.server 8080\n", 0o755);
+        app.machine.push(SCRIPT, "#!/bin/sh\ncd /usr && exec stranger 8080\n", 0o755);
         let (status, text) = app.failed_upgrade();
         assert!(status == "31" && text.contains("GET /index.html was answered with"), "{status} {text}");
-        app.machine.push(SCRIPT, format!("#!/bin/sh\nexec {PYTHON}\n"), 0o755);
+        app.machine.push(SCRIPT, format!("#!/bin/sh\nexec {STRANGER}\n"), 0o755);
         app.upgrade();
         load.pass_each(2);
         load.stop().assert_nothing_lost();
@@ -240,7 +244,7 @@ on_every_systemd_with_programs! {
         let load = app.load();
         app.upgrade();
         load.pass_each(2);
-        app.machine.push(SCRIPT, "#!/bin/sh\nexec timeout 1 python3 -m http.server 8080\n", 0o755);
+        app.machine.push(SCRIPT, "#!/bin/sh\nexec timeout 1 stranger 8080\n", 0o755);
         let (status, text) = app.failed_upgrade();
         assert!(status == "22" && app.journal_has("gets 30 % of what is new"), "{status} {text}");
         load.pass_each(2);
@@ -249,7 +253,7 @@ on_every_systemd_with_programs! {
 
     fn a_canary_that_does_not_pass_its_probe_any_more_goes_at_once(systemd) {
         let options = "--canary 30%:60s --probe http:/health --ready-timeout 20s";
-        let app = App::prepare(systemd, THREE, options, PYTHON, "");
+        let app = App::prepare(systemd, THREE, options, STRANGER, "");
         app.machine.push("/srv/health", "well\n", 0o644);
         app.machine.succeed(&["systemctl", "start", "app.service"]);
         let (live, load, mark) = (app.live(), app.load(), app.machine.mark());
@@ -265,7 +269,7 @@ on_every_systemd_with_programs! {
     }
 
     fn under_serial_the_old_one_stops_first_and_clients_only_wait(systemd) {
-        let app = App::boot(systemd, THREE, "--strategy serial", PYTHON);
+        let app = App::boot(systemd, THREE, "--strategy serial", STRANGER);
         let load = app.load();
         for _ in 0..2 {
             app.upgrade();
@@ -278,7 +282,7 @@ on_every_systemd_with_programs! {
 
     fn a_program_that_leaves_a_daemon_behind_is_kept_by_its_cgroup(systemd) {
         let app = App::prepare(systemd, THREE, "", SCRIPT, "");
-        app.machine.push(SCRIPT, format!("#!/bin/sh\n{PYTHON} &\n"), 0o755);
+        app.machine.push(SCRIPT, format!("#!/bin/sh\n{STRANGER} &\n"), 0o755);
         app.machine.succeed(&["systemctl", "start", "app.service"]);
         let load = app.load();
         app.upgrade();
@@ -293,7 +297,7 @@ on_every_systemd_with_programs! {
                     CapabilityBoundingSet=\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n\
                     SystemCallFilter=@system-service pidfd_getfd seccomp\nProtectProc=invisible\nProcSubset=pid\n";
         differs_on_standin!("it makes no users: DynamicUser=");
-        let app = App::prepare(systemd, THREE, "--probe http:/", PYTHON, more);
+        let app = App::prepare(systemd, THREE, "--probe http:/", STRANGER, more);
         app.machine.succeed(&["systemctl", "start", "app.service"]);
         let load = app.load();
         for _ in 0..2 {
@@ -326,7 +330,7 @@ on_every_systemd_with_programs! {
         let app = App::prepare(systemd, THREE, "--ready-timeout 1s", SCRIPT, "Restart=no\n");
         for (script, mode, status) in [
             ("exit 3", 0o755, "22"),
-            ("exec python3 -m http.server 8081", 0o755, "30"),
+            ("exec stranger 8081", 0o755, "30"),
             ("exec tail -f /dev/null", 0o755, "25"),
             ("", 0o644, "21"),
         ] {
@@ -350,7 +354,7 @@ on_every_systemd_with_programs! {
     }
 
     fn a_program_is_explained_without_a_client_of_its_address(systemd) {
-        let app = App::boot(systemd, "ListenStream=0.0.0.0:8080\n", "", PYTHON);
+        let app = App::boot(systemd, "ListenStream=0.0.0.0:8080\n", "", STRANGER);
         let load = app.load();
         // Nobody else could bind that address.
         let told = app.machine.succeed(&["handover", "run", "--explain", "--", "python3", "-m", "http.server", "8080"]);

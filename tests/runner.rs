@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::load::Connection;
 use crate::process::Process;
-use crate::run::{ADDRESS, App, CLIENTS, NGINX, PYTHON, SCRIPT, THREE};
+use crate::run::{ADDRESS, App, CLIENTS, NGINX, SCRIPT, STRANGER, THREE};
 
 /// Tells whether the socket that listens at port 8080 does not block a process.
 const FLAGS: &str = "\
@@ -88,14 +88,14 @@ on_every_systemd_with_programs! {
         // With no count of what went before, the next runner would end with its first generation.
         app.machine.await_journal(&mark, &["-u", "app"], "generation 5 is process");
         assert_eq!(app.machine.show("app", "NRestarts"), "1");
-        app.machine.push(SCRIPT, format!("#!/bin/sh\nexec {PYTHON}\n"), 0o755);
+        app.machine.push(SCRIPT, format!("#!/bin/sh\nexec {STRANGER}\n"), 0o755);
         app.machine.await_journal(&mark, &["-u", "app"], "gets every new connection");
         app.machine.succeed(&["systemctl", "start", "app.service"]);
         assert_eq!(app.machine.show("app", "NRestarts"), "1");
     }
 
     fn a_canary_whose_runner_is_killed_goes_on_to_its_end(systemd) {
-        let app = App::outliving(systemd, "--canary 50%:15s", PYTHON, "");
+        let app = App::outliving(systemd, "--canary 50%:5s", STRANGER, "");
         let (load, mark) = (app.load(), app.machine.mark());
         app.machine.succeed(&["systemctl", "reload", "--no-block", "app"]);
         app.machine.await_journal(&mark, &["-u", "app"], "gets 50 % of what is new");
@@ -109,7 +109,7 @@ on_every_systemd_with_programs! {
     }
 
     fn without_a_socket_unit_the_slots_are_made_and_outlive_a_killed_runner(systemd) {
-        let app = App::boot(systemd, "", "", PYTHON);
+        let app = App::boot(systemd, "", "", STRANGER);
         let load = app.load();
         app.upgrade();
         let (main, mark) = (app.machine.show("app", "MainPID").parse().unwrap(), app.machine.mark());
@@ -122,7 +122,7 @@ on_every_systemd_with_programs! {
     }
 
     fn programs_outlive_a_killed_runner_where_the_unit_wants_it(systemd) {
-        let app = App::prepare(systemd, THREE, "", PYTHON, "KillMode=process\n");
+        let app = App::prepare(systemd, THREE, "", STRANGER, "KillMode=process\n");
         app.machine.succeed(&["systemctl", "start", "app.service"]);
         let load = app.load();
         for _ in 0..3 {
@@ -160,7 +160,7 @@ on_every_systemd_with_programs! {
 
     fn a_plain_user_without_any_privilege_is_enough(systemd) {
         let more = "User=nobody\nNoNewPrivileges=yes\nProtectSystem=strict\nPrivateTmp=yes\nCapabilityBoundingSet=\n";
-        let app = App::prepare(systemd, THREE, "--probe http:/ --idle 1s", PYTHON, more);
+        let app = App::prepare(systemd, THREE, "--probe http:/ --idle 1s", STRANGER, more);
         app.machine.succeed(&["systemctl", "start", "app.service"]);
         let load = app.load();
         for _ in 0..3 {
@@ -176,10 +176,10 @@ on_every_systemd_with_programs! {
 
     fn what_the_runner_before_has_left_is_not_believed_if_it_makes_no_sense(systemd) {
         let forged = "KillMode=process\nExecStart=\nExecStart=/usr/bin/python3 /run/forger.py\n";
-        let app = App::prepare(systemd, THREE, "", PYTHON, forged);
+        let app = App::prepare(systemd, THREE, "", STRANGER, forged);
         app.machine.push("/run/forger.py", FORGER, 0o644);
         app.machine.succeed(&["systemctl", "start", "app.service"]);
-        let run = format!("[Service]\nExecStart=\nExecStart=/usr/bin/handover run -- {PYTHON}\n");
+        let run = format!("[Service]\nExecStart=\nExecStart=/usr/bin/handover run -- {STRANGER}\n");
         app.machine.unit("app.service.d/run.conf", &run);
         app.machine.succeed(&["systemctl", "restart", "app.service"]);
         assert!(app.journal_has("is not believed, drains and pauses begin anew: the state file cannot be used"));
@@ -195,7 +195,7 @@ on_every_systemd_with_programs! {
     fn without_a_cgroup_a_generation_is_found_and_ended_whole_all_the_same(systemd) {
         let app = App::prepare(systemd, THREE, "", SCRIPT, "User=nobody\nDelegate=no\n");
         // What serves is in a session of its own, and has no parent but the runner.
-        app.machine.push(SCRIPT, format!("#!/bin/sh\n(setsid {PYTHON} &)\nexec tail -f /dev/null\n"), 0o755);
+        app.machine.push(SCRIPT, format!("#!/bin/sh\n(setsid {STRANGER} &)\nexec tail -f /dev/null\n"), 0o755);
         app.machine.succeed(&["systemctl", "start", "app.service"]);
         assert!(app.journal_has("no cgroup of their own"));
         let load = app.load();

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use crate::lab::{Systemd, slowness};
 use crate::load::{Connection, PATIENCE};
-use crate::run::{ADDRESS, App, PYTHON, THREE};
+use crate::run::{ADDRESS, App, STRANGER, THREE};
 
 /// Answers every datagram to port 8080 of all addresses of both families with its pid.
 const DATAGRAMS: &str = "\
@@ -155,7 +155,7 @@ on_every_systemd! {
     }
 
     fn connections_that_come_before_the_first_steering_are_served_wherever_they_wait(systemd) {
-        let app = App::prepare(systemd, THREE, "", PYTHON, "");
+        let app = App::prepare(systemd, THREE, "", STRANGER, "");
         hold(&app);
         let clients: Vec<_> = (0..12)
             .map(|_| {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::gate::{Gate, soon};
 use crate::lab::{Output, Systemd};
-use crate::run::{App, PYTHON, THREE};
+use crate::run::{App, STRANGER, THREE};
 use crate::web::{FAIL_BY_FILE, Web};
 
 /// The command, and no endless wait for it.
@@ -124,7 +124,7 @@ on_every_systemd! {
     }
 
     fn a_runner_tells_of_the_generations_of_its_program(systemd) {
-        let app = App::boot(systemd, THREE, "", PYTHON);
+        let app = App::boot(systemd, THREE, "", STRANGER);
         let old = app.live();
         let ask = || -> Value {
             serde_json::from_str(&app.machine.succeed(&[&STATUS[..], &["--json", "app"]].concat())).unwrap()

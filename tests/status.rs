@@ -10,6 +10,22 @@ use crate::web::{FAIL_BY_FILE, Web};
 /// The command, and no endless wait for it.
 const STATUS: [&str; 4] = ["timeout", "20", "handover", "status"];
 
+/// In PID 1's place: has a program run, and prints what the status is when it is said to be ready.
+const MANAGER: &str = "\
+import os, socket, subprocess
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.bind('/run/manager')
+os.environ['NOTIFY_SOCKET'] = '/run/manager'
+runner = subprocess.Popen(['/usr/bin/handover', 'run', '--', '/usr/bin/stranger', '8080'], cwd='/srv')
+status, lines = '', []
+while 'READY=1' not in lines:
+    lines = manager.recv(65536).decode().split('\\n')
+    status = ([status] + [line for line in lines if line.startswith('STATUS=')])[-1]
+print(status)
+runner.terminate()
+runner.wait()
+";
+
 fn status(web: &Web, arguments: &[&str]) -> Output {
     web.machine.run(&[&STATUS, arguments].concat())
 }
@@ -121,6 +137,13 @@ on_every_systemd! {
         next("the new one", &|status| status["main"]["pid"] == new && status["last_upgrade"]["switched"] == true);
         watch.kill().unwrap();
         watch.wait().unwrap();
+    }
+
+    fn a_runner_says_who_serves_before_it_says_that_it_is_ready(systemd) {
+        let app = App::prepare(systemd, "", "", STRANGER, "");
+        app.machine.push("/run/manager.py", MANAGER, 0o644);
+        let status = app.machine.succeed(&["timeout", "20", "python3", "/run/manager.py"]);
+        assert!(status.starts_with("STATUS=generation 1 (process "), "{status:?}");
     }
 
     fn a_runner_tells_of_the_generations_of_its_program(systemd) {

@@ -20,7 +20,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 
 use crate::journal::Journal;
-use crate::machine::{STATE, Systemd};
+use crate::machine::STATE;
+use crate::systemd::Systemd;
 use crate::{Doing, Plan, cgroup, roots};
 
 /// A machine that is not ready by then never will be.

@@ -7,10 +7,8 @@ use std::process::{Command, ExitCode, ExitStatus};
 
 use nix::sched::{CloneFlags, setns};
 
+use crate::machine::surround;
 use crate::{Doing, USAGE, cgroup};
-
-/// Where commands are looked for inside.
-pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// `words`: PID of PID 1 on the host, perhaps `--user NAME`, `--`, the command.
 pub(crate) fn run(words: &[String]) -> Result<ExitCode, String> {
@@ -37,9 +35,7 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode, String> {
     }
     // setpriv(1) of the machine: PDEATHSIG in the child itself, without a line of unsafe here.
     let mut inside = Command::new("/usr/bin/setpriv");
-    inside.args(["--pdeathsig", "KILL"]).env_clear();
-    inside.env("PATH", PATH).env("LANG", "C.UTF-8").env("TERM", "dumb").env("HOME", "/root");
-    inside.env("SYSTEMD_PAGER", "").env("SYSTEMD_COLORS", "0").env("SYSTEMD_URLIFY", "0");
+    surround(inside.args(["--pdeathsig", "KILL"]));
     if let Some(user) = user {
         as_user(&mut inside, user)?;
     }

@@ -17,8 +17,8 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{chdir, pivot_root, sethostname};
 
-use crate::machine::Systemd;
 use crate::roots::Tree;
+use crate::systemd::Systemd;
 use crate::{Doing, Plan, cgroup, standin};
 
 /// What a machine could do to the host's kernel, and no test needs. CAP_SYS_BOOT stays: poweroff.
@@ -185,7 +185,7 @@ fn pid_1(standin: bool) -> Result<Command, String> {
     }
     command.stdin(again()?).stdout(again()?).stderr(again()?).env_clear();
     command.env("container", "handover-lab").env("NOTIFY_SOCKET", "/run/host/notify");
-    command.env("TERM", "dumb").env("PATH", crate::enter::PATH);
+    command.env("TERM", "dumb").env("PATH", crate::machine::PATH);
     Ok(command)
 }
 

@@ -23,13 +23,15 @@ mod needs;
 mod permit;
 mod roots;
 mod standin;
+mod systemd;
 
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 
-use machine::{Machine, Systemd};
+use machine::Machine;
 use roots::Tree;
+use systemd::Systemd;
 
 const USAGE: &str = "\
 lab build [SYSTEMD|programs]...           build the root trees that are missing, by default all

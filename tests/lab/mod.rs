@@ -12,8 +12,10 @@ mod machine;
 #[macro_use]
 pub(crate) mod mark;
 mod permit;
+mod systemd;
 
-pub(crate) use machine::{Machine, Output, Systemd, executable, finish};
+pub(crate) use machine::{Machine, Output, executable, finish};
+pub(crate) use systemd::Systemd;
 
 use std::io::Write;
 use std::process::Command;

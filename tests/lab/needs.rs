@@ -5,8 +5,8 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, access, geteuid};
 
-use crate::machine::Systemd;
 use crate::roots::Tree;
+use crate::systemd::Systemd;
 use crate::{cgroup, roots};
 
 /// CAP_SYS_ADMIN, capabilities(7).

@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use super::machine::Systemd;
+use super::systemd::Systemd;
 
 /// One of the few machines that may live at once in this process.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::machine::Systemd;
+use crate::systemd::Systemd;
 use crate::{Doing, apt};
 
 /// systemd, and the libraries that it opens only where they are there: without libseccomp2 the sandbox

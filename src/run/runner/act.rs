@@ -69,18 +69,7 @@ impl Runner {
                 self.fresh_settings = None;
                 self.journal.write(Entry::Refused { failure });
             }
-            Action::Switched { number } => {
-                self.last_failure = None;
-                self.settings = self.fresh_settings.take().or_else(|| self.settings.take());
-                // For PID 1 that is what a signal would ask for: it need not send one.
-                self.say_reloading().await;
-                // Whoever hears of the end looks at the status next.
-                self.tell_status().await;
-                self.end_reloading().await;
-                let main = self.generations.get(&number).and_then(|one| one.main.as_ref());
-                self.answer(&Answer::Switched { pid: main.map_or(0, |main| main.pid()) });
-                self.waiting = None;
-            }
+            Action::Switched { number } => self.switched(number).await,
             Action::Failed(failure) => self.failed(failure).await,
             Action::Serving { .. } => {
                 self.tell_status().await;
@@ -149,6 +138,19 @@ impl Runner {
         if let Some(caller) = &self.waiting {
             let _ = caller.send(answer, &[]);
         }
+    }
+
+    async fn switched(&mut self, number: u64) {
+        self.last_failure = None;
+        self.settings = self.fresh_settings.take().or_else(|| self.settings.take());
+        // For PID 1 that is what a signal would ask for: it need not send one.
+        self.say_reloading().await;
+        // Whoever hears of the end looks at the status next.
+        self.tell_status().await;
+        self.end_reloading().await;
+        let main = self.generations.get(&number).and_then(|one| one.main.as_ref());
+        self.answer(&Answer::Switched { pid: main.map_or(0, |main| main.pid()) });
+        self.waiting = None;
     }
 
     async fn failed(&mut self, failure: Failure) {

@@ -33,9 +33,18 @@ pub(crate) fn gather<T: Send, E: Send + std::fmt::Debug>(
 
 /// The process that is to take over from `main`, as soon as it runs the program.
 pub(crate) fn successor(machine: &Machine, service: &str, program: &str, main: u32) -> Process {
+    running("a successor", || Process::running(machine, service, program, &[main]))
+}
+
+/// The command of ExecReload=, as soon as it runs.
+pub(crate) fn helper(machine: &Machine, service: &str) -> Process {
+    running("a helper", || Process::running(machine, service, "/usr/bin/handover", &[]))
+}
+
+fn running(what: &str, find: impl Fn() -> Option<Process>) -> Process {
     let mut found = None;
-    soon("a successor", || {
-        found = Process::running(machine, service, program, &[main]);
+    soon(what, || {
+        found = find();
         found.is_some()
     });
     found.unwrap()

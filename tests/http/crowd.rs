@@ -5,16 +5,14 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::crowd::{MANY, Stopped, gather, room, successor};
+use crate::crowd::{MANY, Stopped, gather, helper, room, successor};
 use crate::gate::soon;
 use crate::lab::finish;
 use crate::load::Connection;
-use crate::process::Process;
 use crate::web::{ADDRESS, FAIL_BY_FILE, RELOAD, Web};
 
 const SERVICE: &str = "web.service";
 const WEB: &str = "/usr/bin/web";
-const HANDOVER: &str = "/usr/bin/handover";
 
 on_every_systemd! {
     fn ten_thousand_idle_clients_move_and_are_still_logged_in(systemd) {
@@ -53,7 +51,7 @@ on_every_systemd! {
         for moved in [0, 3000, MANY] {
             old.signal(Signal::STOP);
             let reload = web.machine.spawn(&RELOAD);
-            soon("a helper", || Process::running(&web.machine, SERVICE, HANDOVER, &[]).is_some());
+            helper(&web.machine, SERVICE);
             let pid_1 = Stopped::pid_1(&web.machine);
             old.signal(Signal::CONT);
             let successor = successor(&web.machine, SERVICE, WEB, main);
@@ -68,9 +66,11 @@ on_every_systemd! {
 
         // The command of ExecReload= is killed in the middle: it may be too late for an abort, but each is
         // served by one process.
+        old.signal(Signal::STOP);
         let reload = web.machine.spawn(&RELOAD);
+        let helper = helper(&web.machine, SERVICE);
+        old.signal(Signal::CONT);
         let successor = successor(&web.machine, SERVICE, WEB, main);
-        let helper = Process::running(&web.machine, SERVICE, HANDOVER, &[]).expect("a helper");
         soon("connections move", || successor.descriptors() >= 1000 || successor.has_left());
         helper.signal(Signal::KILL);
         finish(reload);

@@ -6,14 +6,12 @@ use rustix::process::Signal;
 
 use super::talk::{self, Talk};
 use super::{Keeper, RELOAD, TCP};
-use crate::crowd::{MANY, Stopped, gather, room, successor};
+use crate::crowd::{MANY, Stopped, gather, helper, room, successor};
 use crate::gate::soon;
 use crate::lab::finish;
-use crate::process::Process;
 
 const SERVICE: &str = "keeper.service";
 const KEEPER: &str = "/usr/bin/keeper";
-const HANDOVER: &str = "/usr/bin/handover";
 
 /// Not stashed: PID 1 compares each with all that it holds already, which takes it seconds for so many.
 const SETTINGS: &str = "Environment=KEEPER_STASH=no\n";
@@ -71,7 +69,7 @@ on_every_systemd! {
         for moved in [0, 3000, MANY] {
             old.signal(Signal::STOP);
             let reload = keeper.machine.spawn(&RELOAD);
-            soon("a helper", || Process::running(&keeper.machine, SERVICE, HANDOVER, &[]).is_some());
+            helper(&keeper.machine, SERVICE);
             let pid_1 = Stopped::pid_1(&keeper.machine);
             old.signal(Signal::CONT);
             let successor = successor(&keeper.machine, SERVICE, KEEPER, main);
@@ -86,9 +84,11 @@ on_every_systemd! {
 
         // The command of ExecReload= is killed in the middle, and nobody waits for the end of that: it may be
         // too late for an abort, but each is served by one process.
+        old.signal(Signal::STOP);
         let reload = keeper.machine.spawn(&RELOAD);
+        let helper = helper(&keeper.machine, SERVICE);
+        old.signal(Signal::CONT);
         let successor = successor(&keeper.machine, SERVICE, KEEPER, main);
-        let helper = Process::running(&keeper.machine, SERVICE, HANDOVER, &[]).expect("a helper");
         soon("connections move", || successor.descriptors() >= 1000 || successor.has_left());
         helper.signal(Signal::KILL);
         finish(reload);

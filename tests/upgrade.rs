@@ -102,7 +102,7 @@ on_every_systemd! {
         let main = web.main();
         let mut connection = web.connect_to(&main);
         connection.send("/slow?ms=25000", false).unwrap();
-        let told = upgrade(&web, &["--wait=drained", "--timeout=2s", "--json", "web"]);
+        let told = upgrade(&web, &["--wait=drained", "--timeout=1s", "--json", "web"]);
         assert_eq!(told.status, 9, "{told:?}");
         let record = record(&told);
         assert_eq!(fields(&record, &["outcome", "old_pid", "serving_pid", "drained"]), json!(["switched", main.pid, web.main_pid(), false]));
@@ -187,7 +187,7 @@ on_every_systemd! {
     fn ctrl_c_ends_the_command_and_not_the_upgrade(systemd) {
         let web = Web::boot_with(systemd, FAIL_BY_FILE);
         let (old, gate) = (web.main_pid(), Gate::shut(&web.machine));
-        let told = web.machine.spawn(&["timeout", "--signal=INT", "--preserve-status", "--foreground", "2", "handover", "upgrade", "web"]);
+        let told = web.machine.spawn(&["timeout", "--signal=INT", "--preserve-status", "--foreground", "1", "handover", "upgrade", "web"]);
         let arrival = gate.arrival();
         let told = finish(told);
         assert_eq!(told.status, 43, "{told:?}");

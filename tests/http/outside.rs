@@ -51,7 +51,7 @@ on_every_systemd! {
     fn wrk_reports_no_error(systemd) {
         let web = Web::boot(systemd);
         let mut wrk = Command::new("nice");
-        wrk.args(["wrk", "-t1", "-c32", "-d2s", "--timeout", "5s", &format!("http://{ADDRESS}/")]);
+        wrk.args(["wrk", "-t1", "-c32", "-d1s", "--timeout", "5s", &format!("http://{ADDRESS}/")]);
         let wrk = under_upgrades(&web, wrk);
         println!("{systemd}: {wrk}");
         assert!(wrk.contains("Requests/sec"), "{wrk}");
